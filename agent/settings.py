@@ -1,0 +1,69 @@
+"""What an operator may set on a device: `agent.yaml`, one section for each package.
+
+Read by `shared.configuration`: flag > FLOTILLA_... > file > default; unknown keys are errors.
+
+I/O: none.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServingSettings(Section):
+    """The inference endpoint for applications on this device."""
+
+    http_host: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8600  # 0: any free port, see `endpoints.json`
+    uds_path: Path | None = None  # None: <state_dir>/inference.sock
+    worker_python: str | None = None  # interpreter that has onnxruntime; None: our own
+    providers: tuple[str, ...] | None = None  # None: those of the release, best first
+    threads: PositiveInt = 1  # of one inference
+    queue_limit: PositiveInt = 256  # requests that may wait; beyond it 503 with Retry-After
+    request_timeout_seconds: PositiveFloat = 10.0
+    load_timeout_seconds: PositiveFloat = 60.0
+
+
+class UpdateSettings(Section):
+    """How carefully a new version is let in."""
+
+    probation_seconds: PositiveFloat = 60.0  # watched at least this long
+    probation_requests: PositiveInt = 100  # and over at least this many requests,
+    probation_limit_seconds: PositiveFloat = 900.0  # but no longer than this
+    tries: PositiveInt = 3  # starts of a version on probation before it is given up
+    max_error_ratio: Ratio = 0.01
+    max_latency_ratio: PositiveFloat = 2.0  # p95 against the version before, on this device
+    max_accuracy_drop: Ratio = 0.1  # from feedback, against the version before on this device
+    min_labelled: PositiveInt = 30  # answers with known truth before accuracy is judged
+    self_test_timeout_seconds: PositiveFloat = 60.0
+    self_test_memory_bytes: PositiveInt = 4 * 1024**3  # address space of the throw-away child
+    fetch_connections: PositiveInt = 4
+    fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this
+    minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
+
+
+class TelemetrySettings(Section):
+    """What is measured and how long it is kept until the manager has it."""
+
+    window_seconds: PositiveFloat = 60.0
+    outbox_bytes: PositiveInt = 64 * 1024**2  # beyond it the oldest telemetry is shed; reports never
+    resend_seconds: PositiveFloat = 15.0  # without the manager's ack, send again
+
+
+class AgentSettings(Section):
+    """The whole of `agent.yaml`."""
+
+    state_dir: Path = Path("/var/lib/flotilla-agent")
+    hardware: str | None = None  # hardware class; None: found out
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    heartbeat_seconds: PositiveFloat = 30.0
+    serving: ServingSettings = ServingSettings()
+    update: UpdateSettings = UpdateSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()

@@ -1,0 +1,280 @@
+"""Tables of the manager. `migrations/` brings an older database to this form.
+
+Times are aware UTC; JSON columns hold exactly what the named type serialises to.
+
+I/O: none.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware in Python, UTC in the database, on SQLite as on PostgreSQL."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without zone")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        bytes: LargeBinary,
+    }
+
+
+class Device(Base):
+    """A device that enrolled. `lifecycle`: pending, active, revoked."""
+
+    __tablename__ = "devices"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    site: Mapped[str] = mapped_column(String(128), default="")
+    labels: Mapped[dict[str, Any]]
+    hardware: Mapped[str] = mapped_column(String(64), default="")  # hardware class
+    lifecycle: Mapped[str] = mapped_column(String(16), default="active", index=True)
+    sign_key: Mapped[bytes]  # Ed25519 public
+    box_key: Mapped[bytes]  # X25519 public
+    api_key_hash: Mapped[str] = mapped_column(String(64))  # keyed blake2b-256, hex
+    enrolled_at: Mapped[datetime]
+    # What the device last said of itself (messages.DeviceState), and when we heard it:
+    online: Mapped[bool] = mapped_column(default=False)
+    seen_at: Mapped[datetime | None]
+    boot: Mapped[str] = mapped_column(String(64), default="")
+    agent_version: Mapped[str] = mapped_column(String(32), default="")
+    slots: Mapped[list[Any]]
+    serving: Mapped[dict[str, Any]]  # model -> version
+    # What we told it: version and the two signed documents of the newest announcement.
+    assignment: Mapped[int] = mapped_column(default=0)
+    assigned: Mapped[str | None] = mapped_column(Text)  # raw signed assignment (TUF role `director`)
+
+
+class Stream(Base):
+    """Highest durable sequence of one outbox of one device, for each kind of message."""
+
+    __tablename__ = "streams"
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    stream: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)  # report, telemetry
+    durable: Mapped[int] = mapped_column(default=0)
+
+
+class Invite(Base):
+    """A claim token. Only its hash is kept."""
+
+    __tablename__ = "invites"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    site: Mapped[str] = mapped_column(String(128), default="")
+    labels: Mapped[dict[str, Any]]
+    auto_accept: Mapped[bool] = mapped_column(default=True)
+    uses_left: Mapped[int]
+    created_by: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class Release(Base):
+    """One version of one model. `state`: released, withdrawn."""
+
+    __tablename__ = "releases"
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    counter: Mapped[int]
+    manifest_digest: Mapped[str] = mapped_column(String(64), unique=True)
+    manifest: Mapped[bytes]  # as signed
+    escrow_key: Mapped[str] = mapped_column(Text)  # content key sealed to the manager's escrow key
+    baseline: Mapped[dict[str, Any]]  # sketches.Baseline
+    state: Mapped[str] = mapped_column(String(16), default="released")
+    published_by: Mapped[str] = mapped_column(String(128))
+    published_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("model", "counter"),)
+
+
+class Metadata(Base):
+    """TUF metadata as received or signed: every root, the newest of every other role."""
+
+    __tablename__ = "metadata"
+    role: Mapped[str] = mapped_column(String(128), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
+
+
+class Rollout(Base):
+    """`state` is the word shown; `body` is the whole engine.Rollout."""
+
+    __tablename__ = "rollouts"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), index=True)
+    version: Mapped[str] = mapped_column(String(64))
+    strategy: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(24), index=True)
+    reason: Mapped[str | None] = mapped_column(Text)
+    body: Mapped[dict[str, Any]]
+    created_by: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Deployment(Base):
+    """One device in one rollout."""
+
+    __tablename__ = "deployments"
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True, index=True)
+    wave: Mapped[int]
+    state: Mapped[str] = mapped_column(String(24))  # queued, a messages.Phase, timed-out
+    reason: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[str | None] = mapped_column(Text)
+    since: Mapped[datetime]
+    previous: Mapped[str | None] = mapped_column(String(64))  # version that served before
+    assignment: Mapped[int] = mapped_column(default=0)  # assignment version that carried it
+    fetched_bytes: Mapped[int | None]
+    total_bytes: Mapped[int | None]
+
+
+class OwedAction(Base):
+    """An effect that a saved decision owes; performed at least once, each performance harmless."""
+
+    __tablename__ = "owed_actions"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))  # announce
+    device_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    owed_at: Mapped[datetime]
+    performed_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class Report(Base):
+    """Every update report, once."""
+
+    __tablename__ = "reports"
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    stream: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    rollout_id: Mapped[str | None] = mapped_column(String(16), index=True)
+    phase: Mapped[str] = mapped_column(String(24))
+    received_at: Mapped[datetime]
+    body: Mapped[dict[str, Any]]  # messages.UpdateReport
+
+
+class Window(Base):
+    """Every telemetry window, once."""
+
+    __tablename__ = "windows"
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    stream: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    start: Mapped[datetime]
+    end: Mapped[datetime]
+    received_at: Mapped[datetime]
+    requests: Mapped[int]
+    failed: Mapped[int]
+    body: Mapped[dict[str, Any]]  # messages.TelemetryWindow
+    __table_args__ = (
+        Index("windows_by_release", "model", "version", "received_at"),
+        Index("windows_by_device", "device_id", "received_at"),
+    )
+
+
+class DriftState(Base):
+    """The newest verdict on one feature of one release in one scope (`device:cam-1` or `fleet`)."""
+
+    __tablename__ = "drift"
+    scope: Mapped[str] = mapped_column(String(80), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    feature: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))  # collecting, ok, warning, drifted
+    samples: Mapped[int]
+    body: Mapped[dict[str, Any]]  # drift.Statistics and the counts that they were computed from
+    since: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Alert(Base):
+    """`state`: open, acknowledged, resolved. At most one open alert per (kind, scope, subject)."""
+
+    __tablename__ = "alerts"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), index=True)  # drift, rollout, connectivity, security, performance
+    scope: Mapped[str] = mapped_column(String(80))
+    subject: Mapped[str] = mapped_column(String(160))  # such as `digits@1.1.0 input.brightness`
+    severity: Mapped[str] = mapped_column(String(16))  # low, medium, high, critical
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    text: Mapped[str] = mapped_column(Text)
+    body: Mapped[dict[str, Any]]
+    note: Mapped[str | None] = mapped_column(Text)
+    acknowledged_by: Mapped[str | None] = mapped_column(String(128))
+    opened_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    resolved_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """What happened, in order: the activity feed, `GET /events`, the dashboard's live stream."""
+
+    __tablename__ = "events"
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(32))  # device, release, rollout, deployment, drift, alert
+    level: Mapped[str] = mapped_column(String(8))  # ok, info, warn, crit
+    subject: Mapped[str] = mapped_column(String(160))  # device id, rollout id, model@version, alert id
+    rollout_id: Mapped[str | None] = mapped_column(String(16), index=True)
+    text: Mapped[str] = mapped_column(Text)
+
+
+class AuditRow(Base):
+    """Every write: who, what, from where. `hash` covers the row and the hash before it."""
+
+    __tablename__ = "audit"
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))  # such as `rollout.start`
+    subject: Mapped[str] = mapped_column(String(160))
+    request_id: Mapped[str] = mapped_column(String(64))
+    body: Mapped[dict[str, Any]]
+    hash: Mapped[str] = mapped_column(String(64))
+
+
+class Token(Base):
+    """A bearer token of a person or a program. `role`: viewer, operator, approver, releaser, admin."""
+
+    __tablename__ = "tokens"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    role: Mapped[str] = mapped_column(String(16))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Answer(Base):
+    """The answer once given to a POST with an Idempotency-Key, kept for 24 hours."""
+
+    __tablename__ = "answers"
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int | None]
+    body: Mapped[str | None] = mapped_column(Text)
+    at: Mapped[datetime]

@@ -1,0 +1,115 @@
+"""Cut an artifact into chunks, compress and seal each on its own, name it by its ciphertext.
+
+    plain bytes --cut--> pieces --zstd--> packed --AES-256-GCM--> chunk, named by SHA-256
+
+Every chunk can be fetched, checked, resumed and opened alone. The signed manifest lists the names,
+so caches and peers need no key; the AEAD binds a chunk to its artifact, index and count, so that
+none can stand in for another (`docs/protocol.md` §4).
+
+I/O: none.
+"""
+
+import hmac
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shared.errors import RefusedError
+from shared.identifiers import sha256
+
+CHUNK_BYTES: Final = 1024 * 1024
+KEY_BYTES: Final = 32
+#: Most that sealing may add to a piece: codec byte, zstd frame overhead, AEAD tag.
+OVERHEAD_BYTES: Final = 1024
+_RAW, _ZSTD = b"\x00", b"\x01"
+_LEVEL: Final = 6
+
+
+class DamagedChunkError(RefusedError):
+    """The bytes are not the chunk that the manifest names: fetch it again, from elsewhere."""
+
+    code = "E_CHUNK_DAMAGED"
+
+
+class WrongKeyError(RefusedError):
+    """The chunk is the one named, but the content key does not open it."""
+
+    code = "E_CONTENT_KEY"
+
+
+def cut(size_bytes: int, borders: Sequence[int] = (), target_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, int]]:
+    """Half-open ranges that cover `[0, size_bytes)`, each of 1 to `target_bytes` bytes.
+
+    Cuts fall on the last of `borders` (ascending offsets, such as tensor ends) that a chunk can
+    reach, so that a tensor which did not change stays a chunk that did not change.
+    """
+    start = 0
+    while start < size_bytes:
+        reach = min(start + target_bytes, size_bytes)
+        found = bisect_right(borders, reach) - 1
+        end = (
+            borders[found]
+            if reach < size_bytes and found >= 0 and borders[found] > start + target_bytes // 2
+            else reach
+        )
+        yield start, end
+        start = end
+
+
+def artifact_key(content_key: bytes, artifact: str) -> bytes:
+    """The key of one artifact (`model`, `golden`, ...), derived from the release's content key."""
+    return hmac.digest(content_key, b"flotilla/artifact/1:" + artifact.encode(), "sha256")
+
+
+def _context(artifact: str, index: int, count: int) -> tuple[bytes, bytes]:
+    return index.to_bytes(12, "big"), f"flotilla/chunk/1|{artifact}|{index}|{count}".encode()
+
+
+def seal(plain: bytes | memoryview, *, key: bytes, artifact: str, index: int, count: int) -> bytes:
+    """The chunk for `plain`. `key` is `artifact_key(...)` and must be fresh for each release."""
+    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
+    body = _ZSTD + packed if len(packed) < len(plain) else _RAW + bytes(plain)
+    nonce, context = _context(artifact, index, count)
+    return AESGCM(key).encrypt(nonce, body, context)
+
+
+def check(chunk: bytes, name: str) -> None:
+    """Nothing, if `chunk` is the one called `name`.
+
+    Raises:
+        DamagedChunkError: it is not.
+    """
+    if not hmac.compare_digest(sha256(chunk), name):
+        raise DamagedChunkError(f"chunk {name[:12]} arrived with other content")
+
+
+def unseal(chunk: bytes, *, key: bytes, artifact: str, index: int, count: int, plain_bytes: int) -> bytes:
+    """The `plain_bytes` bytes that were sealed into `chunk` at this place.
+
+    Raises:
+        WrongKeyError: the key, the place or the content is not the one it was sealed with.
+        DamagedChunkError: the content has another length than the manifest says.
+    """
+    nonce, context = _context(artifact, index, count)
+    try:
+        body = AESGCM(key).decrypt(nonce, chunk, context)
+    except InvalidTag:
+        raise WrongKeyError(f"chunk {index} of {artifact!r} does not open with the release's content key") from None
+    plain = body[1:] if body[:1] == _RAW else _inflate(body[1:], plain_bytes)
+    if len(plain) != plain_bytes:
+        raise DamagedChunkError(
+            f"chunk {index} of {artifact!r} holds {len(plain)} bytes, the manifest says {plain_bytes}"
+        )
+    return plain
+
+
+def _inflate(packed: bytes, plain_bytes: int) -> bytes:
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).stream_reader(packed)
+        return reader.read(plain_bytes + 1)  # never more than the manifest allows, whatever the frame says
+    except zstandard.ZstdError as error:
+        raise DamagedChunkError(f"chunk does not decompress: {error}") from None

@@ -1,0 +1,185 @@
+"""Every MQTT payload. JSON, at most 96 KiB, frozen; unknown fields are ignored (ADR 6).
+
+I/O: none.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from shared.errors import BadInputError
+from shared.identifiers import DeviceId, Digest, ModelName, Version
+
+MAX_PAYLOAD_BYTES: Final = 96 * 1024
+
+
+class Message(BaseModel):
+    """Base of all payloads: immutable, parsed once at the edge."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    def to_bytes(self) -> bytes:
+        """Compact JSON, UTF-8."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Self:
+        """The message in `payload`.
+
+        Raises:
+            BadInputError: too long, not JSON, or not of this form.
+        """
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise BadInputError(f"{cls.__name__} of {len(payload)} bytes; the limit is {MAX_PAYLOAD_BYTES}")
+        try:
+            return cls.model_validate_json(payload)
+        except (ValidationError, RecursionError) as error:
+            raise BadInputError(f"not a {cls.__name__}: {_first(error)}") from None
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, found['loc'])) or 'payload'}: {found['msg']}"
+    return "nested too deeply"
+
+
+class Phase(StrEnum):
+    """Where one update of one device stands; the words of reports, API and dashboard."""
+
+    ANNOUNCED = "announced"
+    VERIFIED = "verified"
+    FETCHING = "fetching"
+    ASSEMBLED = "assembled"
+    STAGED = "staged"
+    SELF_TESTED = "self-tested"
+    PROBATION = "probation"
+    COMMITTED = "committed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled-back"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """True when nothing more will follow for this assignment."""
+        return self in _FINAL
+
+
+_FINAL: Final = frozenset({Phase.COMMITTED, Phase.REFUSED, Phase.FAILED, Phase.ROLLED_BACK, Phase.CANCELLED})
+
+
+class Announcement(Message):
+    """Manager -> device on ANNOUNCE. A hint: only the two signed documents inside prove anything."""
+
+    type: Literal["announcement/1"] = "announcement/1"
+    timestamp: str  # TUF timestamp, the signed bytes as UTF-8 text
+    assignment: str  # TUF targets of role `director`, the signed bytes as UTF-8 text
+
+
+class Ack(Message):
+    """Manager -> device on ACK: everything up to these sequences is durable at the manager."""
+
+    type: Literal["ack/1"] = "ack/1"
+    stream: str  # the outbox that these numbers belong to
+    report: NonNegativeInt = 0
+    telemetry: NonNegativeInt = 0
+
+
+class SlotState(Message):
+    """One slot as the device sees it."""
+
+    slot: Literal["a", "b"]
+    state: str  # agent.update.slots.State
+    model: ModelName | None = None
+    version: Version | None = None
+
+
+class DeviceState(Message):
+    """Device -> manager on STATE, retained; the last will has `online` false and little else."""
+
+    type: Literal["device-state/1"] = "device-state/1"
+    device: DeviceId
+    online: bool
+    boot: str = ""  # changes at each start of the agent
+    agent_version: str = ""
+    assignment: NonNegativeInt = 0  # highest assignment version seen
+    hardware: str = ""  # hardware class, such as `orin-nano-8g` or `x86_64`
+    slots: tuple[SlotState, ...] = ()
+    serving: dict[str, str] = Field(default_factory=dict)  # model -> version
+    at: AwareDatetime | None = None
+
+
+class Queued(Message):
+    """A message that leaves the device's outbox only when the manager acknowledged it.
+
+    `after` is the sequence of the message before it in the same outbox, so that the manager knows
+    a gap (resend) from a shed message (go on). Sequences survive reboots; `stream` changes when the
+    outbox is new, and then they start at 1.
+    """
+
+    device: DeviceId
+    stream: str
+    sequence: NonNegativeInt
+    after: NonNegativeInt = 0
+    at: AwareDatetime  # device clock: shown to people, never compared
+
+
+class UpdateReport(Queued):
+    """Device -> manager on REPORT, one per phase of an update."""
+
+    type: Literal["update-report/1"] = "update-report/1"
+    model: ModelName | None = None
+    version: Version | None = None
+    rollout: str | None = None
+    assignment: NonNegativeInt
+    phase: Phase
+    reason: str | None = None  # FlotillaError.code when the phase is not a happy one
+    detail: str | None = None
+    took_ms: float | None = None  # time since the phase before
+    fetched_bytes: NonNegativeInt | None = None
+    total_bytes: NonNegativeInt | None = None
+
+
+Counts = Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)]
+
+
+class FeatureCounts(Message):
+    """Counts of one feature over the fixed bins of the release's baseline."""
+
+    edges: str  # digest of the bin edges (first 16 characters); other edges are never merged
+    counts: Counts
+    missing: NonNegativeInt = 0
+
+
+class HostMetrics(Message):
+    """The host during the window, in jtop's words. Ratios are 0 to 1, temperatures in Celsius."""
+
+    cpu_ratio: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    gpu_ratio: float | None = None
+    temperature_celsius: float | None = None
+
+
+class TelemetryWindow(Queued):
+    """Device -> manager on TELEMETRY: what one model version did between two instants."""
+
+    type: Literal["telemetry-window/1"] = "telemetry-window/1"
+    boot: str
+    model: ModelName
+    version: Version
+    manifest: Digest
+    phase: Literal["probation", "serving"]
+    start: AwareDatetime
+    end: AwareDatetime
+    requests: NonNegativeInt
+    errors: dict[str, NonNegativeInt] = Field(default_factory=dict)
+    latency: dict[int, NonNegativeInt] = Field(default_factory=dict)  # sketches.LatencyBins, 2 % bins of ms
+    features: dict[str, FeatureCounts] = Field(default_factory=dict)
+    labelled: NonNegativeInt = 0  # answers for which `feedback` gave the truth
+    correct: NonNegativeInt = 0
+    restarts: NonNegativeInt = 0  # workers that died
+    host: HostMetrics = HostMetrics()
