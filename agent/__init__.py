@@ -1,9 +1,9 @@
-"""The device side: enrol, update, serve, watch, tell.
+"""The device's side: take what the fleet assigns, prove it, serve it, tell how it does.
 
-    enrolment -> presence            who this device is, and that it lives
-    update/                          announcement -> ... -> report
-    serving/                         requests of applications -> answers
-    telemetry/                       observations -> windows -> manager
+    manager --MQTT--> inbox --> update (verify, fetch, self-test, swap, probation) --> serving
+       ^                          |                                                      |
+       '------ MQTT ---- uplink <-+-- outbox <-- telemetry (windows, host) <-- observations
 
-Start with `daemon.py`: it builds every part. `update/lifecycle.py` names every phase of an update.
+Read: settings, errors, identity, enrolment, then update/, serving/, telemetry/ (each tells its own flow), and last
+what holds them together: presence, inbox, control, watchdog, state_folder, daemon, doctor, __main__.
 """

@@ -145,6 +145,11 @@ class Deployment(Base):
     assignment: Mapped[int] = mapped_column(default=0)  # assignment version that carried it
     fetched_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
+    told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
+    recalled_at: Mapped[datetime | None]  # when the rollout decided to take it back; `state` then tells of the way back
+    outcome: Mapped[str | None] = mapped_column(String(24))  # how the way forward stood when it was taken back
+    outcome_reason: Mapped[str | None] = mapped_column(Text)
+    outcome_detail: Mapped[str | None] = mapped_column(Text)
 
 
 class OwedAction(Base):
@@ -153,7 +158,7 @@ class OwedAction(Base):
     __tablename__ = "owed_actions"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))  # announce
+    kind: Mapped[str] = mapped_column(String(16))  # announce, recall
     device_id: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))
@@ -192,6 +197,7 @@ class Window(Base):
     __table_args__ = (
         Index("windows_by_release", "model", "version", "received_at"),
         Index("windows_by_device", "device_id", "received_at"),
+        Index("windows_by_arrival", "received_at"),
     )
 
 
@@ -267,6 +273,17 @@ class Token(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class BrowserSession(Base):
+    """A browser that signed in with a token; only the hash of its cookie is kept."""
+
+    __tablename__ = "browser_sessions"
+    cookie_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id"), index=True)
+    csrf: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
 
 
 class Answer(Base):

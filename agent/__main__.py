@@ -1,0 +1,260 @@
+"""`flotilla-agent`: arguments and exit codes. stdout is data, stderr is words.
+
+I/O: disk, network, process, tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from agent import errors
+from shared.errors import FlotillaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agent.settings import AgentSettings
+
+DEFAULT_CONFIG: Final = Path("/etc/flotilla/agent.yaml")
+_MARKS: Final = {"ok": "ok     ", "warning": "warning", "failed": "failed "}
+
+
+def _fail(error: FlotillaError, as_json: bool) -> NoReturn:
+    if as_json:
+        problem = {"code": error.code, "title": error.detail, "hint": error.remedy}
+        click.echo(json.dumps(problem), err=True)
+    else:
+        click.echo(f"error {error.code}: {error.detail}", err=True)
+        if error.remedy:
+            click.echo(f"  try: {error.remedy}", err=True)
+    sys.exit(errors.exit_code(error))
+
+
+def _settings(config: Path | None, overrides: Mapping[str, object]) -> AgentSettings:
+    from agent.settings import AgentSettings
+    from shared.configuration import load
+
+    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    return load(AgentSettings, path, overrides=overrides).settings
+
+
+def _command(*, example: str, **attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """A sub-command with --config, --state-dir and --json; our errors become text and exit codes."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def call(config: Path | None, state_dir: Path | None, as_json: bool, **arguments: Any) -> None:
+            try:
+                settings = _settings(config, {"state_dir": state_dir})
+                function(settings, as_json, **arguments)
+            except FlotillaError as error:
+                _fail(error, as_json)
+            except KeyboardInterrupt:
+                sys.exit(errors.INTERRUPTED)
+
+        call = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else.")(call)
+        call = click.option(
+            "--state-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="Where keys, models and reports are kept. Default: /var/lib/flotilla-agent.",
+        )(call)
+        call = click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help=f"Settings (YAML). Default: {DEFAULT_CONFIG}, if it exists.",
+        )(call)
+        return main.command(epilog=f"\b\nExample:\n  flotilla-agent {example}", **attributes)(call)
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="flotilla-edge", prog_name="flotilla-agent")
+def main() -> None:
+    """Flotilla's agent: keeps the models on this device up to date, serves them, tells how they do.
+
+    \b
+    First time:  flotilla-agent enroll https://MANAGER --token TOKEN
+    Then:        flotilla-agent run          (or: systemctl start flotilla-agent)
+    Trouble:     flotilla-agent doctor
+
+    Every setting can also come from the environment: FLOTILLA_SERVING__HTTP_PORT=8610.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 4 not allowed, 5 conflict, 6 unreachable, 130 interrupted.
+    """
+
+
+@_command(name="enroll", example="enroll https://fleet.example:8420 --token TOKEN --id camera-7")
+@click.argument("manager_url", metavar="URL")
+@click.option("--token", required=True, envvar="FLOTILLA_CLAIM_TOKEN", help="Claim token (`flotilla device invite`).")
+@click.option("--id", "device_id", metavar="ID", help="Name of this device in the fleet. Default: its host name.")
+@click.option("--name", default="", help="A name for people, such as `Hall 3, camera 2`.")
+def enroll(
+    settings: AgentSettings, as_json: bool, manager_url: str, token: str, device_id: str | None, name: str
+) -> None:
+    """Join the fleet whose manager is at URL.
+
+    Makes this device's keys at the first call; they never leave it. Repeating it is harmless.
+    """
+    from agent import enrolment, identity
+    from agent.state_folder import locked
+    from agent.telemetry.host import hardware_class
+    from shared.identifiers import checked
+
+    device = checked("device id", device_id or _host_name())
+    claim = enrolment.Claim(
+        token=token,
+        device_id=device,
+        name=name or device,
+        hardware=settings.hardware or hardware_class(),
+        agent_version=identity.agent_version(),
+    )
+    with locked(settings.state_dir):
+        keys = identity.keys(settings.state_dir)
+        answer = enrolment.enroll(manager_url, claim, keys)
+        identity.save(settings.state_dir, answer)
+    document = {
+        "device_id": answer.device_id,
+        "lifecycle": answer.lifecycle,
+        "manager_url": answer.manager_url,
+        "broker": answer.mqtt.url,
+        "fingerprint": keys.fingerprint,
+    }
+    text = f"{answer.device_id} has joined {answer.manager_url} ({answer.lifecycle}); keys {keys.fingerprint}"
+    _emit(document, f"{text}\nnow start it: flotilla-agent run", as_json)
+
+
+@_command(name="run", example="run --config /etc/flotilla/agent.yaml")
+def run(settings: AgentSettings, as_json: bool) -> None:
+    """Serve, update, report: the daemon. Ends at SIGTERM or Ctrl-C."""
+    _log_to_stderr(settings.log_level, as_json=as_json)
+    from agent import daemon
+
+    asyncio.run(daemon.run(settings))
+
+
+@_command(name="status", example="status --json")
+def status(settings: AgentSettings, as_json: bool) -> None:
+    """How the running agent is: connection, what serves, what waits to be sent."""
+    from agent import control
+
+    document = control.ask(settings.state_dir, "status")
+    serving = ", ".join(f"{model} {number}" for model, number in document["serving"].items()) or "no model yet"
+    link = "connected" if document["connected"] else f"not connected: {document['link_failure']}"
+    waiting = ", ".join(f"{line['waiting']} {kind}" for kind, line in document["outbox"].items())
+    rows = {
+        "device": f"{document['device']} ({document['hardware']}, agent {document['agent_version']})",
+        "manager": document["manager"],
+        "broker": link,
+        "serving": f"{serving} at {document['http']}",
+        "to send": waiting,
+    }
+    _emit(document, "\n".join(f"{name:<8} {value}" for name, value in rows.items()), as_json)
+
+
+@_command(name="slots", example="slots")
+def slots(settings: AgentSettings, as_json: bool) -> None:
+    """What each slot of each model holds. Works without the daemon, too."""
+    from agent import control
+
+    try:
+        document = control.ask(settings.state_dir, "slots")
+    except errors.NotRunningError:
+        document = _slots_on_disk(settings.state_dir)
+    lines = [
+        f"{slot.get('model') or '-':<24} {slot['slot']}  {slot['state']:<10} {slot.get('version') or '-'}"
+        for slot in document["slots"]
+    ]
+    _emit(document, "\n".join(lines) or "no model has arrived yet", as_json)
+
+
+def _slots_on_disk(state_dir: Path) -> dict[str, Any]:
+    """The slot records, read while no daemon runs."""
+    found: list[dict[str, Any]] = []
+    for record in sorted((state_dir / "models").glob("*/slots.json")):
+        try:
+            document = json.loads(record.read_bytes())
+            for name, slot in sorted(document["slots"].items()):
+                found.append({"slot": name, "model": record.parent.name, **slot})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise errors.StateFolderError(f"{record} cannot be read") from None
+    return {"slots": found}
+
+
+@_command(name="rollback", example="rollback --yes")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(settings: AgentSettings, as_json: bool, yes: bool) -> None:
+    """Go back to the other good version on this device. The manager is told."""
+    from agent import control
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("this changes what the device serves; give --yes to do it without a question")
+        click.confirm("go back to the version before?", abort=True, err=True)
+    document = control.ask(settings.state_dir, "rollback")
+    _emit(document, str(document["detail"]), as_json)
+
+
+@_command(name="doctor", example="doctor --json")
+def doctor(settings: AgentSettings, as_json: bool) -> None:
+    """Check what this device needs: clock, disk, ONNX Runtime, identity, manager, broker."""
+    from dataclasses import asdict
+
+    from agent.doctor import examine
+
+    found = []
+    for check in examine(settings):
+        found.append(check)
+        if not as_json:
+            click.echo(f"{_MARKS[check.result]}  {check.name:<12} {check.detail}")
+            if check.remedy:
+                click.echo(f"         {'':<12} try: {check.remedy}")
+    failed = [check.name for check in found if check.result == "failed"]
+    if as_json:
+        click.echo(json.dumps({"healthy": not failed, "checks": [asdict(check) for check in found]}))
+    if failed:
+        raise errors.UnhealthyError(f"{', '.join(failed)} failed")
+
+
+def _emit(document: Mapping[str, Any], text: str, as_json: bool) -> None:
+    click.echo(json.dumps(document) if as_json else text)
+
+
+def _host_name() -> str:
+    """The host's name in the form of a device id, as far as it can be."""
+    name = socket.gethostname().split(".")[0].lower()
+    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in name).strip("-")
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"level": record.levelname.lower(), "from": record.name, "text": record.getMessage()}
+        return json.dumps(line | ({"trace": self.formatException(record.exc_info)} if record.exc_info else {}))
+
+
+def _log_to_stderr(level: str, *, as_json: bool) -> None:
+    """One line per event. Under systemd the journal adds the time."""
+    time = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonLines() if as_json else logging.Formatter(f"{time}%(levelname)-7s %(name)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for chatty in ("httpx2", "httpcore2", "httpx", "httpcore", "tuf", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

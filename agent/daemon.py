@@ -1,0 +1,274 @@
+"""Builds every part of the agent and runs them in one task group, until told to stop or one fails.
+
+    link -> inbox -> update driver -> serving -> observations -> telemetry -> outbox -> uplink -> link
+
+Crash-only: there is no shutdown that anything depends on. A part that cannot keep its promises stops
+alone (`BrokenError`) while the good slot goes on serving; any other failure ends the daemon, and
+systemd starts it again.
+
+I/O: disk, network, process, tasks, clock, chance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+
+from agent import control, identity, presence, watchdog
+from agent.inbox import Inbox
+from agent.serving.supervisor import Serving
+from agent.state_folder import locked
+from agent.telemetry.driver import Telemetry
+from agent.telemetry.host import hardware_class
+from agent.telemetry.outbox import Kind, Outbox
+from agent.telemetry.uplink import Uplink
+from agent.update.driver import Driver
+from agent.update.journal import Journal
+from agent.update.trust import Trust
+from shared.clock import SystemClock
+from shared.errors import BrokenError, FlotillaError
+from shared.messages import DeviceState, UpdateReport
+from shared.mqtt_link import LinkSettings, MqttLink
+from shared.notify import notify
+from shared.topics import all_down
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from agent.serving.supervisor import Endpoints, Observation
+    from agent.settings import AgentSettings
+    from agent.telemetry.window import Stamp
+    from agent.update.lifecycle import Draft
+
+logger = logging.getLogger(__name__)
+
+FETCH_TIMEOUT_SECONDS: Final = 30.0
+
+
+class _Stopped(Exception):  # noqa: N818 (not an error: somebody asked)
+    """SIGTERM or SIGINT arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What `run` and its log say about the start: seconds since the process began to build parts."""
+
+    started_at: float
+
+    def say(self, step: str) -> None:
+        """One line for the operator's timeline."""
+        logger.info("%s seconds=%.3f", step, time.monotonic() - self.started_at)
+
+
+class Agent:
+    """All parts, wired. `run` it once."""
+
+    def __init__(self, settings: AgentSettings, http: httpx2.AsyncClient, checkpoint: Callable[[str], None]) -> None:
+        state_dir = settings.state_dir
+        enrolled, keys = identity.enrolment(state_dir), identity.keys(state_dir)
+        self._settings, self._clock, self._boot = settings, SystemClock(), secrets.token_hex(8)
+        self._device, self._manager_url = enrolled.device_id, enrolled.manager_url
+        self._hardware = settings.hardware or hardware_class()
+        self._endpoints: Endpoints | None = None
+        self._booted = False
+        self._begin = Beginnings(time.monotonic())
+        self._outbox = Outbox(
+            state_dir / "outbox.sqlite",
+            device=self._device,
+            limit_bytes=settings.telemetry.outbox_bytes,
+            clock=self._clock,
+        )
+        self._serving = Serving(settings.serving, state_dir=state_dir, observe=self._observe)
+        journal = Journal(state_dir / "update.sqlite")
+        self._driver = Driver(
+            settings=settings.update,
+            state_dir=state_dir,
+            trust=Trust(
+                journal,
+                root=enrolled.root.encode(),
+                device=self._device,
+                manager_url=self._manager_url,
+                box_key=keys.box,
+                clock=self._clock,
+            ),
+            journal=journal,
+            serving=self._serving,
+            report=self._report,
+            clock=self._clock,
+            http=http,
+            hardware=self._hardware,
+            manager_url=self._manager_url,
+            worker_python=settings.serving.worker_python,
+            providers=settings.serving.providers,
+            checkpoint=checkpoint,
+        )
+        self._link = MqttLink(
+            LinkSettings(
+                url=enrolled.mqtt.url,
+                client_id=self._device,
+                username=enrolled.mqtt.username,
+                password=enrolled.mqtt.password,
+            ),
+            subscriptions=[all_down(self._device)],
+            will=presence.last_will(self._device, self._boot),
+            on_connect=self._connected,
+        )
+        self._uplink = Uplink(
+            self._outbox,
+            self._link,
+            device=self._device,
+            resend=timedelta(seconds=settings.telemetry.resend_seconds),
+            clock=self._clock,
+        )
+        self._presence = presence.Presence(
+            self._link,
+            self._describe,
+            heartbeat=timedelta(seconds=settings.heartbeat_seconds),
+            clock=self._clock,
+        )
+        self._telemetry = Telemetry(
+            self._outbox,
+            state_dir=state_dir,
+            boot=self._boot,
+            every=timedelta(seconds=settings.telemetry.window_seconds),
+            slots=self._driver.slots,
+            serving=self._serving.serving,
+            stored=self._uplink.wake,
+            clock=self._clock,
+        )
+        self._inbox = Inbox(self._link, device=self._device, driver=self._driver, uplink=self._uplink)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT, or until a part fails."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._serving.run(), name="serving")
+                tasks.create_task(self._stop(stopping), name="stop")
+                tasks.create_task(self._alone("update", self._driver.run()), name="update")
+                self._endpoints = await self._serving.started()
+                self._begin.say("endpoint listens")
+                await self._driver.booted()
+                self._booted = True
+                self._begin.say("serving")
+                watchdog.write_endpoints(self._settings.state_dir / "endpoints.json", self._device, self._endpoints)
+                for name, part in self._parts(self._endpoints).items():
+                    tasks.create_task(self._alone(name, part), name=name)
+        except* _Stopped:
+            logger.info("stopped device=%s", self._device)
+        finally:
+            self._telemetry.cut()
+            self._outbox.close()
+
+    def _parts(self, endpoints: Endpoints) -> dict[str, Coroutine[None, None, None]]:
+        actions = {"status": self._status, "slots": self._slots, "rollback": self._rollback}
+        return {
+            "link": self._link.run(),
+            "inbox": self._inbox.run(),
+            "presence": self._presence.run(),
+            "telemetry": self._telemetry.run(),
+            "uplink": self._uplink.run(),
+            "control": control.serve(self._settings.state_dir, actions),
+            "watchdog": watchdog.run(endpoints),
+        }
+
+    async def _alone(self, name: str, part: Coroutine[None, None, None]) -> None:
+        """Let `part` fail by itself if the machine is at fault: what serves goes on serving."""
+        try:
+            await part
+        except BrokenError as error:
+            if not self._booted:
+                raise
+            logger.error("part stopped part=%s code=%s reason=%s", name, error.code, error)
+            notify(f"STATUS={name} stopped: {error.code} {error}")
+
+    async def _stop(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        notify("STOPPING=1")
+        raise _Stopped
+
+    # -- between the parts
+
+    def _observe(self, observations: Sequence[Observation]) -> None:
+        self._driver.observe(observations)
+        self._telemetry.observe(observations)
+
+    def _report(self, draft: Draft) -> None:
+        def stamped(stamp: Stamp) -> UpdateReport:
+            return UpdateReport(**asdict(stamp), **asdict(draft))
+
+        self._outbox.put(Kind.REPORT, stamped)
+        self._telemetry.boundary()
+        self._uplink.wake()
+        self._presence.poke()
+
+    async def _connected(self) -> None:
+        self._uplink.connected()
+        await self._presence.birth()
+
+    def _describe(self) -> DeviceState:
+        return DeviceState(
+            device=self._device,
+            online=True,
+            boot=self._boot,
+            agent_version=identity.agent_version(),
+            assignment=self._driver.assignment(),
+            hardware=self._hardware,
+            slots=self._driver.slots(),
+            serving=dict(self._serving.serving()),
+        )
+
+    # -- control
+
+    async def _status(self) -> dict[str, Any]:
+        state = self._describe().model_dump(mode="json", exclude_none=True)
+        return state | {
+            "manager": self._manager_url,
+            "connected": self._link.connected,
+            "link_failure": None if self._link.connected else self._link.failure,
+            "http": watchdog.base_url(self._endpoints) if self._endpoints else None,
+            "outbox": {kind.value: asdict(self._outbox.depth(kind)) for kind in Kind},
+        }
+
+    async def _slots(self) -> dict[str, Any]:
+        return {"slots": [slot.model_dump(mode="json") for slot in self._driver.slots()]}
+
+    async def _rollback(self) -> dict[str, Any]:
+        return {"detail": await self._driver.rollback()}
+
+
+async def run(settings: AgentSettings, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:
+    """The agent's life. `checkpoint` is called after each effect of an update (tests kill there).
+
+    Raises:
+        FlotillaError: a leaf that says why the agent cannot work here.
+    """
+    with locked(settings.state_dir):
+        async with httpx2.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as http:
+            try:
+                await Agent(settings, http, checkpoint).run()
+            except BaseExceptionGroup as group:
+                leaf = _first(group)
+                if leaf is None:
+                    raise
+                logger.error("agent ends code=%s reason=%s", leaf.code, leaf)
+                raise leaf from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> FlotillaError | None:
+    for error in group.exceptions:
+        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, FlotillaError):
+            return found
+    return None

@@ -1,0 +1,13 @@
+"""The inference endpoint of the device: applications ask, a worker per loaded version answers.
+
+    client -> connection (framing ●, routes ●) -> front (dispatch ●, arena) -> worker (worker_oip ●, worker_session)
+                 replies ●, documents ●: what needs no worker        |  requests and answers lie in the arena
+    daemon:  supervisor -> runner, one per loaded version            |  worker_wire ●: who has which place in it
+                 gate (child: front)   forking (child: fork_server -> forks the workers)
+                 observations ●: what was seen, on its way to telemetry and probation
+
+Start with supervisor (what the agent calls), then front and dispatch (one request), then worker. A front that dies
+is replaced while the daemon holds the listening sockets; a worker that dies is replaced while another version, or
+the queue, takes its requests; all of them end with the daemon (worker_leash). The worker family, fork_server and
+trial keep to Python 3.10 and import only numpy, onnxruntime and the standard library.
+"""

@@ -1,0 +1,257 @@
+"""Which worker answers which request: routes, stand-by, queue, retries, deadlines. Decides; the front acts.
+
+A request that names no version goes to the routed version of its model; while that one's worker is down, to any
+other loaded version of the model (stand-by); while there is none, it waits, bounded in number and time. A worker
+works in order, so the oldest request it holds is the one it executes. When it dies, that one is tried once more,
+then given up (it may be what kills workers); the others go on elsewhere as if nothing happened.
+
+I/O: none.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+Key = tuple[str, str]  # model, version
+WINDOW: Final = 8  # requests that a worker holds at once: enough to keep it busy, few to move
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request on its way. `gone`: its client left; its place in the arena is still in use."""
+
+    number: int
+    model: str
+    version: str | None  # None: whichever is routed
+    deadline: float
+    retried: bool = False
+    gone: bool = False
+    held_by: Key | None = None
+    began: float | None = None  # executing since
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    key: Key
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    ticket: Ticket
+    error: str  # "worker-died", "timeout", "gone" (the version was unloaded)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The worker has been busy with one request for too long: end it."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    key: Key
+
+
+Action = Send | GiveUp | Stop | Drained
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The request cannot be taken: kind, status and text for the client."""
+
+    error: str
+    status: int
+    text: str
+
+
+@dataclass(slots=True)
+class _Version:
+    up: bool = False
+    leaving: bool = False
+    stopping: bool = False
+    held: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
+
+
+class Dispatch:
+    """The table. Every method returns what the front must do now, in order."""
+
+    def __init__(self, *, queue_limit: int, timeout_seconds: float) -> None:
+        self._queue_limit = queue_limit
+        self._timeout = timeout_seconds
+        self._versions: dict[Key, _Version] = {}
+        self._routes: dict[str, str] = {}
+        self._queues: dict[tuple[str, str | None], deque[Ticket]] = {}
+        self.redispatched = 0
+
+    @property
+    def routes(self) -> dict[str, str]:
+        return dict(self._routes)
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def busy(self) -> bool:
+        return self.waiting > 0 or any(entry.held for entry in self._versions.values())
+
+    def versions(self, model: str | None = None) -> list[Key]:
+        """Loaded versions that are not leaving."""
+        return [key for key, entry in self._versions.items() if not entry.leaving and model in (None, key[0])]
+
+    def is_up(self, key: Key) -> bool:
+        entry = self._versions.get(key)
+        return entry is not None and entry.up and not entry.leaving and not entry.stopping
+
+    def answering(self, model: str) -> str | None:
+        """The version that would answer now."""
+        key = self._target(model, None)
+        return key[1] if key else None
+
+    def expect(self, key: Key) -> None:
+        """This version is loaded; its worker may be down."""
+        entry = self._versions.setdefault(key, _Version())
+        entry.leaving = False
+
+    def attach(self, key: Key, now: float) -> list[Action]:
+        """The worker of `key` is there."""
+        self.expect(key)
+        self._versions[key].up = True
+        return list(self._move(now))
+
+    def route(self, model: str, version: str | None, now: float) -> list[Action]:
+        """This version answers from now on."""
+        if version is None:
+            self._routes.pop(model, None)
+        else:
+            self._routes[model] = version
+        return list(self._move(now))
+
+    def check(self, model: str, version: str | None) -> Refusal | None:
+        """Why a request for this could not be taken now."""
+        loaded = self.versions(model)
+        if not self.versions():
+            return Refusal("busy", 503, "no model is loaded on this device yet: it waits for its first release")
+        if not loaded or (version is not None and (model, version) not in loaded):
+            named = f"'{model}' version {version}" if version is not None and loaded else f"'{model}'"
+            return Refusal("bad-request", 404, f"Request for unknown model: {named} is not found")
+        if version is None and model not in self._routes:
+            return Refusal("busy", 503, f"model '{model}' is being prepared and does not answer yet")
+        return None
+
+    def submit(self, ticket: Ticket, now: float) -> list[Action] | Refusal:
+        """A new request."""
+        refusal = self.check(ticket.model, ticket.version)
+        if refusal is not None:
+            return refusal
+        if self.waiting >= self._queue_limit:
+            return Refusal("busy", 503, f"{self.waiting} requests wait already; try again shortly")
+        self._queue(ticket).append(ticket)
+        return list(self._move(now))
+
+    def answered(self, key: Key, number: int, now: float) -> tuple[Ticket | None, list[Action]]:
+        """The worker of `key` answered request `number`."""
+        entry = self._versions.get(key)
+        ticket = entry.held.pop(number, None) if entry else None
+        if entry is None or ticket is None:
+            return None, []
+        if entry.held:
+            next(iter(entry.held.values())).began = now
+        actions = list(self._move(now))
+        if entry.leaving and not entry.held:
+            actions.extend(self._drop(key))
+        return ticket, actions
+
+    def lost(self, key: Key, now: float) -> list[Action]:
+        """The worker of `key` is gone; nobody writes to the places of its requests any more."""
+        entry = self._versions.get(key)
+        if entry is None:
+            return []
+        hung = entry.stopping
+        entry.up = entry.stopping = False
+        held = list(entry.held.values())
+        entry.held.clear()
+        actions: list[Action] = []
+        for ticket in reversed(held):
+            executing = ticket is held[0]
+            if ticket.gone or (executing and ticket.retried):
+                actions.append(GiveUp(ticket, "timeout" if hung else "worker-died"))
+                continue
+            if executing:
+                ticket.retried = True
+                ticket.deadline = max(ticket.deadline, now + self._timeout)
+                self.redispatched += 1
+            ticket.held_by = ticket.began = None
+            self._queue(ticket).appendleft(ticket)
+        if entry.leaving:
+            actions.extend(self._drop(key))
+        actions.extend(self._move(now))
+        return actions
+
+    def detach(self, key: Key, now: float) -> list[Action]:
+        """`key` is to end: it gets nothing new and is drained."""
+        entry = self._versions.get(key)
+        if entry is None:
+            return [Drained(key)]
+        entry.leaving = True
+        if self._routes.get(key[0]) == key[1]:
+            del self._routes[key[0]]
+        actions = list(self._move(now))
+        if not entry.held:
+            actions.extend(self._drop(key))
+        return actions
+
+    def expire(self, now: float) -> list[Action]:
+        """Call now and then while busy: ends what took too long."""
+        actions: list[Action] = []
+        for key, entry in self._versions.items():
+            first = next(iter(entry.held.values()), None)
+            late = first is not None and first.began is not None and now - first.began > self._timeout
+            if late and not entry.stopping:
+                entry.stopping = True
+                actions.append(Stop(key))
+        for queue in self._queues.values():
+            for ticket in [ticket for ticket in queue if ticket.deadline <= now or ticket.gone]:
+                queue.remove(ticket)
+                actions.append(GiveUp(ticket, "timeout"))
+        return actions
+
+    def _drop(self, key: Key) -> Iterator[Action]:
+        del self._versions[key]
+        yield Drained(key)
+        for (model, version), queue in self._queues.items():
+            while queue and self.check(model, version) is not None:
+                yield GiveUp(queue.popleft(), "gone")
+
+    def _queue(self, ticket: Ticket) -> deque[Ticket]:
+        return self._queues.setdefault((ticket.model, ticket.version), deque())
+
+    def _target(self, model: str, version: str | None) -> Key | None:
+        """The version that takes such a request now; None: it waits."""
+        if version is not None:
+            return (model, version) if self.is_up((model, version)) else None
+        routed = self._routes.get(model)
+        if routed is None:
+            return None
+        if self.is_up((model, routed)):
+            return model, routed
+        return next((key for key in self.versions(model) if self.is_up(key)), None)
+
+    def _move(self, now: float) -> Iterator[Action]:
+        """Hand waiting requests to workers that have room."""
+        for (model, version), queue in self._queues.items():
+            key = self._target(model, version) if queue else None
+            if key is None:
+                continue
+            entry = self._versions[key]
+            while queue and len(entry.held) < WINDOW:
+                ticket = queue.popleft()
+                ticket.began = None if entry.held else now
+                ticket.held_by = key
+                entry.held[ticket.number] = ticket
+                yield Send(key, ticket)
+        for name in [name for name, queue in self._queues.items() if not queue and name[1] is not None]:
+            del self._queues[name]

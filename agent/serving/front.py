@@ -1,0 +1,390 @@
+"""The process that clients talk to: listeners, HTTP, the arena, and which worker gets what. Never onnxruntime.
+
+    python -m agent.serving.front CONTROL LEASH ARENA SETTINGS LISTENER...     (descriptors; settings as JSON)
+
+    control socket (daemon)   in:  {"order": number, "do": "expect", "attach" (with the data socket), "route",
+                                   "detach" or "open", ...}
+                              out: {"done": order}, {"drained": [model, version]}, {"hang": [model, version]},
+                                   or records of observations.py
+
+Decisions are dispatch.py's; this module carries them out.
+
+I/O: disk, network, process, tasks, clock.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agent.serving import dispatch, documents, observations, routes, worker_leash, worker_wire
+from agent.serving.arena import Arena
+from agent.serving.connection import Body, Connection
+from agent.serving.framing import Head
+from agent.serving.outbox import Outbox
+from agent.serving.replies import Recent, infer_header, local_answer
+
+_TICK_SECONDS: Final = 0.05
+_SWEEP_SECONDS: Final = 5.0
+_STALL_SECONDS: Final = 30.0
+_BURST: Final = 32  # messages of one worker before the others have their turn
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A request that a worker has or will have."""
+
+    ticket: dispatch.Ticket
+    connection: Connection
+    slot: int
+    offset: int
+    body_bytes: int
+    json_bytes: int
+    since: float
+
+
+@dataclass(slots=True)
+class Traced:
+    """An answered request whose features are still to come; until then its place in the arena is not given away."""
+
+    pending: Pending
+    reply_bytes: int
+    key: dispatch.Key
+    request_id: str
+    latency_ms: float
+    error: str | None
+
+
+@dataclass(slots=True)
+class Front:
+    """All state of the process. Methods run in the event loop and never wait."""
+
+    outbox: Outbox
+    arena: Arena
+    timeout_seconds: float
+    table: dispatch.Dispatch
+    server_version: str
+    loop: asyncio.AbstractEventLoop
+    workers: dict[dispatch.Key, socket.socket] = field(default_factory=dict)
+    loaded: dict[dispatch.Key, documents.Loaded] = field(default_factory=dict)
+    tallies: dict[dispatch.Key, documents.Tally] = field(default_factory=dict)
+    pending: dict[int, Pending] = field(default_factory=dict)
+    traced: OrderedDict[int, Traced] = field(default_factory=OrderedDict)
+    recent: Recent = field(default_factory=Recent)
+    connections: set[Connection] = field(default_factory=set)
+    deaths: int = 0
+    number: int = 0
+    ticking: bool = False
+    opening: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # Clients
+
+    def opened(self, connection: Connection) -> None:
+        self.connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        if isinstance(connection.ticket, dispatch.Ticket):
+            connection.ticket.gone = True  # its place in the arena is freed when the worker is through with it
+
+    def arrived(self, connection: Connection, head: Head, route: routes.Route, body: Body) -> None:
+        if route.call is routes.Call.INFER:
+            self._infer(connection, head, route, body)
+            return
+        if route.call is routes.Call.FEEDBACK:
+            status, document, feedback = self.recent.join(route.model or "", bytes(body.memory))
+            self._record(map(observations.pack, feedback))
+            connection.respond(status, document)
+            return
+        answer = local_answer(self, route)
+        connection.respond(answer.status, answer.body, content_type=answer.content_type, extra=answer.extra)
+
+    def _infer(self, connection: Connection, head: Head, route: routes.Route, body: Body) -> None:
+        now = time.monotonic()
+        json_bytes, fault = infer_header(head.headers, body.size)
+        slot = -1 if body.slot is None else body.slot
+        model = route.model or ""
+        if fault is not None:
+            self._turn_away(connection, route, slot, body.size, dispatch.Refusal("bad-request", 400, fault))
+            return
+        self.number += 1
+        ticket = dispatch.Ticket(self.number, model, route.version, now + self.timeout_seconds)
+        self.pending[ticket.number] = Pending(ticket, connection, slot, body.offset, body.size, json_bytes, now)
+        actions = self.table.submit(ticket, now)
+        if isinstance(actions, dispatch.Refusal):
+            del self.pending[ticket.number]
+            self._turn_away(connection, route, slot, body.size, actions)
+            return
+        connection.ticket = ticket
+        self._perform(actions)
+        self._keep_ticking()
+
+    def _turn_away(
+        self, connection: Connection, route: routes.Route, slot: int, size: int, refusal: dispatch.Refusal
+    ) -> None:
+        self.arena.release(slot, request_bytes=size)
+        version = route.version or self.table.answering(route.model or "")
+        if version is not None and (route.model or "", version) in self.loaded:
+            self._tell_sample((route.model or "", version), "", 0.0, refusal.error)
+        retry = {"Retry-After": "1"} if refusal.status == 503 else None
+        connection.respond(refusal.status, documents.error(refusal.text), extra=retry)
+
+    # Workers
+
+    def attach(self, loaded: documents.Loaded, data: socket.socket) -> None:
+        """The worker of a loaded version is there."""
+        key = (loaded.model, loaded.version)
+        before = self.workers.get(key)
+        if before is not None:  # it is dead, and the news of its successor overtook that
+            self._hear(key, before)
+        if key in self.workers:
+            self._lose(key)
+        data.setblocking(False)
+        self.workers[key] = data
+        self.expect(loaded)
+        self.loop.add_reader(data.fileno(), self._hear, key, data)
+        self._perform(self.table.attach(key, time.monotonic()))
+
+    def expect(self, loaded: documents.Loaded) -> None:
+        key = (loaded.model, loaded.version)
+        self.loaded[key] = loaded
+        self.tallies.setdefault(key, documents.Tally())
+        self.table.expect(key)
+
+    def _hear(self, key: dispatch.Key, data: socket.socket) -> None:
+        for _ in range(_BURST):
+            try:
+                message = data.recv(worker_wire.MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                if self.workers.get(key) is data:
+                    self.deaths += 1
+                    self._lose(key)
+                return
+            answer = worker_wire.unpack_answer(message)
+            if isinstance(answer, worker_wire.Reply):
+                self._answer(key, answer)
+            else:
+                self._trace(answer)
+
+    def _lose(self, key: dispatch.Key) -> None:
+        self._forget_worker(key)
+        for number in [number for number, traced in self.traced.items() if traced.key == key]:
+            self._trace(worker_wire.Trace(number, b""))
+        self._perform(self.table.lost(key, time.monotonic()))
+
+    def _forget_worker(self, key: dispatch.Key) -> None:
+        data = self.workers.pop(key, None)
+        if data is not None:
+            self.loop.remove_reader(data.fileno())
+            data.close()
+
+    def _answer(self, key: dispatch.Key, reply: worker_wire.Reply) -> None:
+        now = time.monotonic()
+        ticket, actions = self.table.answered(key, reply.number, now)
+        pending = self.pending.pop(reply.number, None)
+        if ticket is None or pending is None:
+            return
+        binary = reply.json_bytes != worker_wire.NO_HEADER
+        if not ticket.gone:
+            pending.connection.respond(
+                reply.status,
+                self.arena.reply(pending.slot, reply.body_bytes),
+                content_type="application/octet-stream" if binary else "application/json",
+                extra={"Inference-Header-Content-Length": str(reply.json_bytes)} if binary else None,
+            )
+        latency = time.monotonic() - pending.since
+        error = observations.ERRORS[reply.error]
+        if error is None and reply.request_id:
+            self.recent.remember(*key, reply.request_id, reply.classes)
+        tally = self.tallies[key]
+        tally.input_us += reply.input_us
+        tally.infer_us += reply.infer_us
+        tally.output_us += reply.output_us
+        self._count(key, latency, error)
+        self.traced[reply.number] = Traced(
+            pending, reply.body_bytes, key, reply.request_id or str(reply.number), latency * 1000, error
+        )
+        self._perform(actions)
+
+    def _trace(self, trace: worker_wire.Trace) -> None:
+        traced = self.traced.pop(trace.number, None)
+        if traced is None:
+            return
+        pending = traced.pending
+        self.arena.release(pending.slot, request_bytes=pending.body_bytes, reply_bytes=traced.reply_bytes)
+        done = observations.Finished(*traced.key, traced.request_id, traced.latency_ms, traced.error, trace.features)
+        self._record([observations.pack(done)])
+
+    def _count(self, key: dispatch.Key, latency: float, error: str | None) -> None:
+        tally = self.tallies.setdefault(key, documents.Tally())
+        tally.last_ms = int(time.time() * 1000)
+        if error is None:
+            tally.success += 1
+            tally.total_us += int(latency * 1e6)
+        else:
+            tally.failed[error] = tally.failed.get(error, 0) + 1
+            tally.failed_us += int(latency * 1e6)
+
+    # What dispatch decided
+
+    def _perform(self, actions: Iterable[dispatch.Action]) -> None:
+        for action in actions:
+            match action:
+                case dispatch.Send(key, ticket):
+                    self._send(key, ticket)
+                case dispatch.GiveUp(ticket, error):
+                    self._give_up(ticket, error)
+                case dispatch.Stop(key):
+                    self._tell({"hang": list(key)})
+                case dispatch.Drained(key):
+                    self._forget_worker(key)
+                    self.loaded.pop(key, None)
+                    self._tell({"drained": list(key)})
+
+    def _send(self, key: dispatch.Key, ticket: dispatch.Ticket) -> None:
+        pending = self.pending[ticket.number]
+        request = worker_wire.Request(
+            ticket.number, pending.slot, pending.offset, pending.body_bytes, pending.json_bytes
+        )
+        with contextlib.suppress(OSError):  # it died: its end of file is on the way and the request goes elsewhere
+            self.workers[key].send(worker_wire.pack_request(request))
+
+    def _give_up(self, ticket: dispatch.Ticket, error: str) -> None:
+        pending = self.pending.pop(ticket.number)
+        self.arena.release(pending.slot, request_bytes=pending.body_bytes)
+        if ticket.gone:
+            return
+        version = ticket.version or self.table.routes.get(ticket.model)
+        latency = time.monotonic() - pending.since
+        if version is not None:
+            kind = "internal" if error == "gone" else error
+            self._tell_sample((ticket.model, version), "", latency * 1000, kind)
+        status, text = _GIVEN_UP[error]
+        retry = {"Retry-After": "1"} if status == 503 else None
+        pending.connection.respond(status, documents.error(text.format(model=ticket.model)), extra=retry)
+
+    # The daemon
+
+    def obey(self) -> None:
+        """Orders of the daemon. Its end of file is our end."""
+        while True:
+            received = self.outbox.receive()
+            if received is None:
+                return
+            message, descriptors = received
+            if not message:
+                os._exit(0)
+            order = json.loads(message)
+            self._carry_out(order, descriptors)
+            self._tell({"done": order["order"]})
+
+    def _carry_out(self, order: dict[str, Any], descriptors: list[int]) -> None:
+        model, version = str(order.get("model")), str(order.get("version"))
+        match order["do"]:
+            case "open":
+                self.opening.set()
+            case "attach":
+                loaded = documents.Loaded(model, version, order["inputs"], order["outputs"])
+                self.attach(loaded, socket.socket(fileno=descriptors[0]))
+            case "expect":
+                self.expect(documents.Loaded(model, version, order["inputs"], order["outputs"]))
+            case "route":
+                self._perform(self.table.route(model, version, time.monotonic()))
+            case "detach":
+                self._perform(self.table.detach((model, version), time.monotonic()))
+            case other:
+                raise ValueError(f"order {other!r}")
+        self._keep_ticking()
+
+    def _tell(self, document: dict[str, Any]) -> None:
+        self.outbox.note(document)
+        self._keep_ticking()
+
+    def _tell_sample(self, key: dispatch.Key, request_id: str, latency_ms: float, error: str) -> None:
+        self._count(key, latency_ms / 1000, error)
+        name = request_id or f"refused-{self.number}"
+        self._record([observations.pack(observations.Finished(*key, name, latency_ms, error))])
+
+    def _record(self, records: Iterable[bytes]) -> None:
+        self.outbox.record(records)
+        self._keep_ticking()
+
+    def _keep_ticking(self) -> None:
+        if not self.ticking:
+            self.ticking = True
+            self.loop.call_later(_TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        """Runs only while there is something to watch or to tell."""
+        now = time.monotonic()
+        self.ticking = False
+        self._perform(self.table.expire(now))
+        self.outbox.send(now)
+        if self.table.busy or self.outbox.waiting:
+            self._keep_ticking()
+
+    def sweep(self) -> None:
+        """Close connections that began a request and went silent."""
+        now = time.monotonic()
+        for connection in [entry for entry in self.connections if entry.stalled(now, _STALL_SECONDS)]:
+            connection.abort()
+        self.loop.call_later(_SWEEP_SECONDS, self.sweep)
+
+
+_GIVEN_UP: Final = {
+    "worker-died": (500, "the process that ran model '{model}' died twice on this request; it will not be tried again"),
+    "timeout": (503, "model '{model}' did not answer in time"),
+    "gone": (503, "this version of model '{model}' was just replaced; ask again"),
+}
+
+
+async def run(control: socket.socket, arena: int, settings: dict[str, Any], listeners: list[socket.socket]) -> None:
+    """Serve until the daemon closes the control socket."""
+    loop = asyncio.get_running_loop()
+    control.setblocking(False)
+    front = Front(
+        outbox=Outbox(control),
+        arena=Arena(arena),
+        timeout_seconds=settings["timeout_seconds"],
+        table=dispatch.Dispatch(queue_limit=settings["queue_limit"], timeout_seconds=settings["timeout_seconds"]),
+        server_version=settings["version"],
+        loop=loop,
+    )
+    loop.add_reader(control.fileno(), front.obey)
+    await front.opening.wait()  # the daemon has told all it knows: nobody is turned away for want of that
+    for listener in listeners:
+        if listener.family == socket.AF_UNIX:
+            await loop.create_unix_server(lambda: Connection(front), sock=listener, backlog=1024)
+        else:
+            await loop.create_server(lambda: Connection(front), sock=listener, backlog=1024)
+    front.sweep()
+    await loop.create_future()
+
+
+def main() -> None:
+    control, leash, arena = (int(argument) for argument in sys.argv[1:4])
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the daemon, which ends us
+        signal.signal(number, signal.SIG_IGN)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    leash = worker_leash.bind(leash)
+    listeners = [socket.socket(fileno=int(argument)) for argument in sys.argv[5:]]
+    asyncio.run(run(socket.socket(fileno=control), arena, json.loads(sys.argv[4]), listeners))
+    os.close(leash)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The daemon's side of the front: orders with confirmation, and what the front tells.
+
+I/O: disk, network, process, tasks.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from agent.serving import arena
+from agent.serving.channel import ChannelClosedError
+from agent.serving.child import Child
+from agent.serving.dispatch import Key
+from agent.serving.observations import Observation, unpack
+
+_ORDER_SECONDS: Final = 5.0
+
+
+class Gate:
+    """The front as the daemon sees it. A new front is told everything by `prepare` before it opens."""
+
+    def __init__(
+        self,
+        *,
+        leash: int,
+        listeners: Sequence[int],
+        settings: dict[str, Any],
+        prepare: Callable[[], Awaitable[None]],
+        observe: Callable[[Sequence[Observation]], None],
+        hung: Callable[[Key], None],
+    ) -> None:
+        self._listeners = listeners
+        self._settings = settings
+        self._tell_all = prepare
+        self._observe = observe
+        self._hung = hung
+        self._number = 0
+        self._orders: dict[int, asyncio.Future[None]] = {}
+        self._draining: dict[Key, asyncio.Future[None]] = {}
+        self.arena = -1
+        self.child = Child(
+            "front",
+            "agent.serving.front",
+            python=None,
+            leash=leash,
+            arguments=self._arguments,
+            heard=self._heard,
+            gone=self._gone,
+            prepare=self._prepare,
+        )
+
+    @property
+    def generation(self) -> int:
+        return self.child.generation
+
+    async def order(self, do: str, descriptors: Sequence[int] = (), **content: Any) -> None:
+        """Have the front do something; returns when it is done.
+
+        Raises:
+            ChannelClosedError: the front died or does not answer. The next one will be told everything.
+        """
+        target = self.child.channel
+        if target is None:
+            raise ChannelClosedError("the front is being restarted")
+        self._number += 1
+        number = self._number
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._orders[number] = done
+        try:
+            await target.send({"order": number, "do": do, **content}, descriptors)
+            await asyncio.wait_for(done, _ORDER_SECONDS)
+        except TimeoutError:
+            self.child.kill()
+            raise ChannelClosedError("the front does not answer") from None
+        finally:
+            self._orders.pop(number, None)
+
+    async def drain(self, key: Key, *, timeout_seconds: float) -> bool:
+        """Have the version answer what it holds and get nothing new. False when it took too long."""
+        drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._draining[key] = drained
+        try:
+            await self.order("detach", model=key[0], version=key[1])
+            await asyncio.wait_for(drained, timeout_seconds)
+        except TimeoutError:
+            return False
+        except ChannelClosedError:
+            return True  # a new front is not told about it
+        finally:
+            self._draining.pop(key, None)
+        return True
+
+    def close(self) -> None:
+        if self.arena >= 0:
+            os.close(self.arena)
+            self.arena = -1
+
+    def _arguments(self) -> tuple[Sequence[str], Sequence[int]]:
+        self.close()  # whoever still writes into the old one disturbs nobody
+        self.arena = arena.create(self._settings["queue_limit"])
+        numbers = [str(entry) for entry in self._listeners]
+        return [str(self.arena), json.dumps(self._settings), *numbers], [self.arena, *self._listeners]
+
+    async def _prepare(self) -> None:
+        await self._tell_all()
+        await self.order("open")
+
+    def _heard(self, message: bytes) -> None:
+        if not message.startswith(b"{"):
+            self._observe(unpack(message))
+            return
+        news = json.loads(message)
+        waiting: asyncio.Future[None] | None = None
+        if "done" in news:
+            waiting = self._orders.get(news["done"])
+        elif "drained" in news:
+            waiting = self._draining.get((news["drained"][0], news["drained"][1]))
+        elif "hang" in news:
+            self._hung((news["hang"][0], news["hang"][1]))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _gone(self) -> None:
+        for waiting in (*self._orders.values(), *self._draining.values()):
+            if not waiting.done():
+                waiting.set_exception(ChannelClosedError("the front ended"))

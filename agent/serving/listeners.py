@@ -1,0 +1,98 @@
+"""The sockets that clients connect to. The daemon holds them, so they outlive any front.
+
+I/O: disk, network.
+"""
+
+import contextlib
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.settings import ServingSettings
+from shared.errors import BrokenError
+
+_BACKLOG: Final = 1024
+_MAX_PATH: Final = 107  # of a Unix socket, in bytes
+
+
+class ListenError(BrokenError):
+    """The inference endpoint cannot be opened."""
+
+    code = "E_LISTEN"
+    default_remedy = "free the address, or set another serving.http_host, serving.http_port or serving.uds_path"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where applications reach the models."""
+
+    http_host: str
+    http_port: int
+    uds_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    tcp: socket.socket
+    unix: socket.socket
+    endpoints: Endpoints
+
+    def close(self) -> None:
+        self.tcp.close()
+        self.unix.close()
+        with contextlib.suppress(OSError):
+            self.endpoints.uds_path.unlink()
+
+
+def bind(settings: ServingSettings, state_dir: Path) -> Listeners:
+    """Open both.
+
+    Raises:
+        ListenError: an address is taken, not ours, or too long.
+    """
+    path = settings.uds_path or state_dir / "inference.sock"
+    tcp = _tcp(settings.http_host, settings.http_port)
+    try:
+        unix = _unix(path)
+    except ListenError:
+        tcp.close()
+        raise
+    host, port = tcp.getsockname()[:2]
+    return Listeners(tcp, unix, Endpoints(host, port, path))
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(_BACKLOG)
+        except OSError:
+            found.close()
+            raise
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return found
+
+
+def _unix(path: Path) -> socket.socket:
+    if len(str(path).encode()) > _MAX_PATH:
+        raise ListenError(
+            f"the path of the Unix socket is longer than {_MAX_PATH} bytes: {path}",
+            remedy="set a shorter serving.uds_path",
+        )
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()  # left by a daemon that was killed
+        found.bind(str(path))
+        found.listen(_BACKLOG)
+    except OSError as error:
+        found.close()
+        raise ListenError(f"cannot listen on {path}: {error.strerror or error}") from None
+    return found

@@ -1,0 +1,213 @@
+"""One loaded version: its worker is started, introduced to the front, and started again when it dies.
+
+I/O: network, tasks, clock.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.serving.backoff import Backoff
+from agent.serving.channel import Channel, ChannelClosedError, pair
+from agent.serving.dispatch import Key
+from agent.serving.forking import Forks
+from agent.serving.gate import Gate
+from agent.serving.observations import Observation, WorkerDied
+from agent.settings import ServingSettings
+from shared.errors import RefusedError
+from shared.manifest import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class LoadError(RefusedError):
+    """The worker of this model does not become ready."""
+
+    code = "E_LOAD"
+    default_remedy = "try the file with onnxruntime on such a device; publish a corrected version"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """What a worker is asked to load: a verified, read-only file and what its manifest promises."""
+
+    model: str
+    version: str
+    slot: Literal["a", "b"]
+    path: Path
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    providers: tuple[str, ...]
+
+
+class Runner:
+    """Keeps the worker of one file alive. `loaded` is done when it was ready for the first time."""
+
+    def __init__(
+        self,
+        file: ModelFile,
+        settings: ServingSettings,
+        *,
+        forks: Forks,
+        gate: Gate,
+        observe: Callable[[Sequence[Observation]], None],
+        gentle: bool,
+    ) -> None:
+        self.file = file
+        self.loaded: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._settings = settings
+        self._forks = forks
+        self._gate = gate
+        self._observe = observe
+        self._gentle = gentle  # the first load keeps out of the way of what serves; a restart does not
+        self._channel: Channel | None = None  # of a worker that is ready
+        self._pid: int | None = None
+        self._hung = False
+        self._retired = False
+        self._attached = 0  # to this generation of the front
+        self._attaching = asyncio.Lock()
+
+    @property
+    def key(self) -> Key:
+        return self.file.model, self.file.version
+
+    async def run(self) -> None:
+        """Until cancelled, or until the first load failed."""
+        backoff = Backoff()
+        loop = asyncio.get_running_loop()
+        while True:
+            born = loop.time()
+            try:
+                how = await self._live()
+            except (LoadError, ChannelClosedError) as error:
+                how = str(error)
+                if not self.loaded.done() and isinstance(error, LoadError):
+                    self.loaded.set_exception(error)
+                    return
+            if self._retired:
+                return
+            if self.loaded.done():
+                self._observe([WorkerDied(*self.key, how)])
+            delay = backoff.delay(loop.time() - born)
+            logger.warning(
+                "worker ended, it is started again model=%s version=%s exit=%r delay_s=%.1f", *self.key, how, delay
+            )
+            await asyncio.sleep(delay)
+
+    async def introduce(self) -> None:
+        """Tell the front of this version, and connect the two once the worker is ready. Harmless to repeat.
+
+        Raises:
+            ChannelClosedError: front or worker died; whoever replaces it comes here again.
+        """
+        async with self._attaching:
+            if self._retired:
+                return
+            described: dict[str, Any] = {
+                "model": self.file.model,
+                "version": self.file.version,
+                "inputs": _described(self.file.inputs),
+                "outputs": _described(self.file.outputs),
+            }
+            if self._channel is None:
+                await self._gate.order("expect", **described)
+                return
+            if self._attached == self._gate.generation:
+                return
+            fronts, workers = pair()
+            with fronts, workers:
+                await self._channel.send({"attach": True}, [workers.fileno(), self._gate.arena])
+                await self._gate.order("attach", [fronts.fileno()], **described)
+            self._attached = self._gate.generation
+
+    @property
+    def known(self) -> bool:
+        """Whether the front should know of this version."""
+        return self.loaded.done() or self._channel is not None
+
+    def retire(self) -> None:
+        """From now on its worker's end is wanted."""
+        self._retired = True
+
+    def stop_hung(self) -> None:
+        """The front found that the worker hangs: end it."""
+        if self._pid is not None:
+            self._hung = True
+            self._forks.kill(self._pid)
+
+    async def _live(self) -> str:
+        """One life of the worker: how it ended."""
+        ours, theirs = pair()
+        channel = Channel(ours)
+        self._hung = False
+        pid: int | None = None
+        try:
+            with theirs:
+                pid = await self._spawn(theirs)
+            self._pid = pid
+            took = await self._ready(channel, pid)
+            self._channel = channel
+            self._attached = 0
+            with contextlib.suppress(ChannelClosedError):
+                await self.introduce()
+            if not self.loaded.done():
+                self.loaded.set_result(took)
+            logger.info("worker is ready model=%s version=%s pid=%d took_s=%.3f", *self.key, pid, took)
+            while await channel.receive() is not None:
+                pass
+            found = await self._forks.exit_of(pid)
+            return "hang" if self._hung else found
+        finally:
+            self._channel = self._pid = None
+            channel.close()  # a worker that still lives ends by this,
+            if pid is not None:
+                await self._see_off(pid)  # or by force
+
+    async def _spawn(self, control: Any) -> int:
+        job = {
+            "model": self.file.model,
+            "version": self.file.version,
+            "path": str(self.file.path),
+            "inputs": _described(self.file.inputs),
+            "outputs": _described(self.file.outputs),
+            "providers": list(self._settings.providers or self.file.providers),
+            "threads": self._settings.threads,
+            "gentle": self._gentle and not self.loaded.done(),
+        }
+        try:
+            return await asyncio.wait_for(self._forks.spawn(job, control), self._settings.load_timeout_seconds)
+        except TimeoutError:
+            raise LoadError(
+                f"no worker can be started: the fork server does not come up ({self._forks.child.last_exit or 'slow'})",
+                remedy="check that onnxruntime is installed for the interpreter in serving.worker_python",
+            ) from None
+
+    async def _ready(self, channel: Channel, pid: int) -> float:
+        try:
+            message = await asyncio.wait_for(channel.receive(), self._settings.load_timeout_seconds)
+        except TimeoutError:
+            limit = self._settings.load_timeout_seconds
+            raise LoadError(f"loading {self.file.model} {self.file.version} took longer than {limit:g} s") from None
+        if message is None:
+            how = await self._forks.exit_of(pid)
+            raise LoadError(f"the worker that loaded {self.file.model} {self.file.version} died: {how}")
+        news = json.loads(message)
+        if "failed" in news:
+            raise LoadError(f"{self.file.model} {self.file.version} does not load: {news['failed']}")
+        return float(news["ready"])
+
+    async def _see_off(self, pid: int) -> None:
+        try:
+            if await self._forks.exit_of(pid) == "lost":
+                self._forks.kill(pid)
+        finally:
+            self._forks.forget(pid)
+
+
+def _described(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+    return [{"name": entry.name, "datatype": entry.datatype, "shape": list(entry.shape)} for entry in tensors]

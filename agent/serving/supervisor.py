@@ -1,0 +1,205 @@
+"""The endpoint as the rest of the agent uses it: load a version, route to it, unload it. Everything heals itself.
+
+The daemon holds the listening sockets, starts the front and the fork server and has one runner per loaded
+version. What should be (files, routes) is kept here, so any process that dies is replaced and told again.
+
+I/O: disk, network, tasks.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from agent.serving.channel import ChannelClosedError
+from agent.serving.dispatch import Key
+from agent.serving.forking import Forks
+from agent.serving.gate import Gate
+from agent.serving.listeners import Endpoints, ListenError, Listeners, bind
+from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
+from agent.serving.runner import LoadError, ModelFile, Runner
+from agent.settings import ServingSettings
+from shared.errors import RefusedError
+
+__all__ = [
+    "Endpoints",
+    "Feedback",
+    "ListenError",
+    "LoadError",
+    "ModelFile",
+    "NotLoadedError",
+    "Observation",
+    "Sample",
+    "Serving",
+    "WorkerDied",
+]
+
+_FRONT_SECONDS: Final = 30.0  # for a front to come up, or back
+
+
+class NotLoadedError(RefusedError):
+    """A version must be loaded before it can answer."""
+
+    code = "E_NOT_LOADED"
+    default_remedy = "load the version first"
+
+
+class Serving:
+    """The inference endpoint of this device."""
+
+    def __init__(
+        self, settings: ServingSettings, *, state_dir: Path, observe: Callable[[Sequence[Observation]], None]
+    ) -> None:
+        self._settings = settings
+        self._state_dir = state_dir
+        self._observe = observe
+        self._runners: dict[Key, Runner] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._routes: dict[str, str] = {}
+        self._loading = asyncio.Lock()  # one at a time: memory, and sessions must not be made side by side
+        self._running = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._gate: Gate | None = None
+        self._forks: Forks | None = None
+        self._listeners: Listeners | None = None
+
+    async def run(self) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            ListenError: an address of the endpoint cannot be had.
+        """
+        self._listeners = bind(self._settings, self._state_dir)
+        leash, leash_end = os.pipe()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._forks = Forks(python=self._settings.worker_python, leash=leash)
+                self._gate = Gate(
+                    leash=leash,
+                    listeners=[self._listeners.tcp.fileno(), self._listeners.unix.fileno()],
+                    settings={
+                        "queue_limit": self._settings.queue_limit,
+                        "timeout_seconds": self._settings.request_timeout_seconds,
+                        "version": _version(),
+                    },
+                    prepare=self._tell_all,
+                    observe=self._observe,
+                    hung=self._hung,
+                )
+                group.create_task(self._gate.child.run(), name="front")
+                group.create_task(self._forks.child.run(), name="fork server")
+                self._running.set()
+        finally:
+            self._running.clear()
+            self._group = None
+            os.close(leash_end)  # whoever is still there ends by this
+            os.close(leash)
+            if self._gate is not None:
+                self._gate.close()
+            self._listeners.close()
+            self._runners.clear()
+            self._tasks.clear()
+
+    async def started(self) -> Endpoints:
+        """Where the endpoint listens, once it does."""
+        gate, _, _ = await self._parts()
+        await gate.child.up.wait()
+        assert self._listeners is not None  # noqa: S101 - made before the parts
+        return self._listeners.endpoints
+
+    async def load(self, file: ModelFile) -> float:
+        """Have a worker ready for `file` without routing to it; seconds that loading took. Repeating it is harmless.
+
+        Raises:
+            LoadError: the model does not load; nothing that serves was touched.
+        """
+        gate, forks, group = await self._parts()
+        async with self._loading:
+            key = (file.model, file.version)
+            runner = self._runners.get(key)
+            if runner is not None and runner.file == file:
+                return await asyncio.shield(runner.loaded)
+            if runner is not None:
+                await self._end(key)
+            gentle = bool(self._routes)
+            runner = Runner(file, self._settings, forks=forks, gate=gate, observe=self._observe, gentle=gentle)
+            self._runners[key] = runner
+            self._tasks[key] = group.create_task(runner.run(), name=f"worker {file.model} {file.version}")
+            try:
+                return await asyncio.shield(runner.loaded)
+            except BaseException:
+                await self._end(key)
+                raise
+
+    async def route(self, model: str, version: str) -> None:
+        """This loaded version answers from now on; the one before stays as stand-by until it is unloaded.
+
+        Raises:
+            NotLoadedError: it was not loaded.
+        """
+        gate, _, _ = await self._parts()
+        runner = self._runners.get((model, version))
+        if runner is None or not runner.loaded.done():
+            raise NotLoadedError(f"{model} {version} is not loaded")
+        self._routes[model] = version
+        with contextlib.suppress(ChannelClosedError):  # its worker just died: the next one is introduced when ready
+            await runner.introduce()
+        try:
+            await gate.order("route", model=model, version=version)
+        except ChannelClosedError:  # the next front is told all routes before it opens
+            await asyncio.wait_for(gate.child.up.wait(), _FRONT_SECONDS)
+
+    async def unload(self, model: str, version: str) -> None:
+        """Let the version answer what it has, then end its worker. Nothing when it is not loaded."""
+        gate, _, _ = await self._parts()
+        key = (model, version)
+        if key not in self._runners:
+            return
+        if self._routes.get(model) == version:
+            del self._routes[model]
+        self._runners[key].retire()
+        await gate.drain(key, timeout_seconds=2 * self._settings.request_timeout_seconds + 1)
+        await self._end(key)
+
+    def serving(self) -> Mapping[str, str]:
+        """Model -> version that answers."""
+        return dict(self._routes)
+
+    async def _parts(self) -> tuple[Gate, Forks, asyncio.TaskGroup]:
+        await self._running.wait()
+        if self._gate is None or self._forks is None or self._group is None:
+            raise RuntimeError("the endpoint has ended")
+        return self._gate, self._forks, self._group
+
+    async def _end(self, key: Key) -> None:
+        self._runners.pop(key, None)
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _tell_all(self) -> None:
+        """A new front learns every version and route."""
+        gate, _, _ = await self._parts()
+        for runner in list(self._runners.values()):
+            if runner.known:
+                with contextlib.suppress(ChannelClosedError):
+                    await runner.introduce()
+        for model, version in list(self._routes.items()):
+            await gate.order("route", model=model, version=version)
+
+    def _hung(self, key: Key) -> None:
+        runner = self._runners.get(key)
+        if runner is not None:
+            runner.stop_hung()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("flotilla-edge")
+    except metadata.PackageNotFoundError:
+        return "0"

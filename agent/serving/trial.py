@@ -1,0 +1,217 @@
+"""A model on its golden inputs, in a throw-away process under limits. The caller sets the time limit.
+
+    python -m agent.serving.trial     one JSON request on stdin, one JSON verdict on stdout
+
+    {"model", "golden", "providers", "threads", "tolerance": {"absolute", "relative"}, "memory_bytes", "cpu_seconds"}
+    {"passed", "reason", "detail", "worst": {output: {"absolute", "relative"}}, "latency_ms", "provider"}
+
+Python 3.10 syntax: runs under the interpreter that has onnxruntime. Limits are set before onnxruntime is
+imported. A process that ends without a verdict has failed: a crash or a limit took it.
+
+I/O: disk, process, clock.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CPU = "CPUExecutionProvider"
+_DEFAULT_CPU_SECONDS = 300
+_LATENCY_RUNS = 5
+_NEW_NETWORK, _NEW_USER = 0x40000000, 0x10000000  # for unshare(2)
+_END_WITH_PARENT = 1  # for prctl(2)
+_TINY = 1e-12
+
+
+class TrialFailed(Exception):  # noqa: N818 - reads as what it is
+    """The verdict: reason and detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def confine(request: Mapping[str, Any]) -> None:
+    """Give up memory beyond the limit, processor time, core files, writing of files and the network."""
+    cpu_only = set(request["providers"]) <= {CPU}
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CPU: int(request.get("cpu_seconds", _DEFAULT_CPU_SECONDS)),
+    }
+    if cpu_only and request.get("memory_bytes"):  # accelerators reserve far more addresses than they use
+        limits[resource.RLIMIT_AS] = int(request["memory_bytes"])
+    if not cpu_only:  # engines are built and cached in files
+        del limits[resource.RLIMIT_FSIZE]
+    for kind, value in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_END_WITH_PARENT, signal.SIGKILL)
+        if cpu_only:
+            _leave_network(libc.unshare)
+
+
+def _leave_network(unshare: Any) -> None:
+    """An empty network namespace, where the kernel allows it."""
+    if unshare(_NEW_NETWORK) != 0:
+        unshare(_NEW_NETWORK | _NEW_USER)
+
+
+def examine(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict on a model that may be anything.
+
+    Raises:
+        TrialFailed: it does not load, does not fit its golden file or answers otherwise.
+    """
+    import numpy as np
+
+    from agent.serving import worker_session
+
+    try:
+        session = worker_session.load(
+            str(request["model"]), providers=request["providers"], threads=int(request.get("threads", 1))
+        )
+    except worker_session.NoProviderError as error:
+        raise TrialFailed("E_PROVIDER", str(error)) from None
+    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common root
+        raise TrialFailed("E_LOAD", f"the model does not load: {_first_line(error)}") from None
+    with np.load(str(request["golden"]), allow_pickle=False) as golden:
+        arrays = {name: golden[name] for name in golden.files}
+    inputs = {spec.name: _array(arrays, "input", spec.name) for spec in session.inputs}
+    wanted = {spec.name: _array(arrays, "output", spec.name) for spec in session.outputs}
+    _fits(session.inputs, inputs)
+    try:
+        got = session.run(inputs)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise TrialFailed("E_LOAD", f"the model does not run: {_first_line(error)}") from None
+    worst = _compare(got, wanted, request["tolerance"])
+    return {
+        "passed": True,
+        "reason": None,
+        "detail": f"{len(next(iter(inputs.values()), ()))} golden rows answered as published",
+        "worst": worst,
+        "latency_ms": _latency(session, inputs),
+        "provider": session.provider,
+    }
+
+
+def _array(arrays: Mapping[str, Any], side: str, name: str) -> Any:
+    try:
+        return arrays[f"{side}.{name}"]
+    except KeyError:
+        raise TrialFailed("E_SHAPE", f"the golden file has no {side} {name!r}") from None
+
+
+def _fits(specs: Sequence[Any], inputs: Mapping[str, Any]) -> None:
+    for spec in specs:
+        array = inputs[spec.name]
+        if spec.datatype != "BYTES" and array.dtype != spec.dtype:
+            raise TrialFailed("E_SHAPE", f"input {spec.name!r} is {spec.datatype}, golden has {array.dtype}")
+        fits = len(array.shape) == len(spec.shape) and all(
+            want in (-1, size) for want, size in zip(spec.shape, array.shape, strict=False)
+        )
+        if not fits:
+            raise TrialFailed(
+                "E_SHAPE", f"input {spec.name!r} has shape {list(spec.shape)}, golden has {list(array.shape)}"
+            )
+
+
+def _compare(got: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: Mapping[str, float]) -> dict[str, Any]:
+    """Largest differences of each output.
+
+    Raises:
+        TrialFailed: one is not finite where the golden output is, has another shape, or is beyond the tolerance.
+    """
+    import numpy as np
+
+    worst: dict[str, Any] = {}
+    for name, expected in wanted.items():
+        answer = got[name]
+        if answer.shape != expected.shape:
+            raise TrialFailed(
+                "E_SHAPE", f"output {name!r} has shape {list(answer.shape)}, expected {list(expected.shape)}"
+            )
+        if answer.dtype.kind not in "fiub":
+            if answer.tolist() != expected.astype(answer.dtype).tolist():
+                raise TrialFailed("E_GOLDEN_MISMATCH", f"output {name!r} has other text than published")
+            worst[name] = {"absolute": 0.0, "relative": 0.0}
+            continue
+        value, truth = answer.astype(np.float64), expected.astype(np.float64)
+        if not np.isfinite(value).all():
+            raise TrialFailed("E_NOT_FINITE", f"output {name!r} holds NaN or infinity")
+        off = np.abs(value - truth)
+        worst[name] = {
+            "absolute": float(off.max(initial=0.0)),
+            "relative": float((off / (np.abs(truth) + _TINY)).max(initial=0.0)),
+        }
+        allowed = tolerance["absolute"] + tolerance["relative"] * np.abs(truth)
+        wrong = int((~(off <= allowed)).sum())
+        if wrong:
+            raise TrialFailed(
+                "E_GOLDEN_MISMATCH",
+                f"output {name!r}: {wrong} of {off.size} values are off, by up to {worst[name]['absolute']:.3g}",
+            )
+    return worst
+
+
+def _latency(session: Any, inputs: Mapping[str, Any]) -> float:
+    """Median milliseconds of one row; of the whole batch where the model's batch is fixed."""
+    fixed = any(spec.shape and spec.shape[0] not in (-1, 1) for spec in session.inputs)
+    row = dict(inputs) if fixed else {name: array[:1] for name, array in inputs.items()}
+    taken: list[float] = []
+    for _ in range(_LATENCY_RUNS):
+        start = time.perf_counter()
+        session.run(row)
+        taken.append((time.perf_counter() - start) * 1000)
+    return statistics.median(taken)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:500]
+
+
+def judge(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict, whatever happens."""
+    try:
+        return examine(request)
+    except TrialFailed as error:
+        failed = error
+    except MemoryError:
+        failed = TrialFailed("E_LOAD", "the memory limit of {} bytes was hit".format(request.get("memory_bytes")))
+    except Exception as error:  # noqa: BLE001 - the verdict on anything unforeseen is "failed"
+        failed = TrialFailed("E_LOAD", f"{type(error).__name__}: {_first_line(error)}")
+    return {
+        "passed": False,
+        "reason": failed.reason,
+        "detail": failed.detail,
+        "worst": {},
+        "latency_ms": None,
+        "provider": "",
+    }
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    verdict_file = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for the verdict
+    confine(request)
+    json.dump(judge(request), verdict_file)
+    verdict_file.flush()
+    os._exit(0)  # the model's memory goes with the process; no destructor of its may hang
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""Open Inference Protocol on bytes and arrays: a request body becomes inputs, outputs become a reply body.
+
+JSON and binary tensors in any mixture (the binary tensor extension); texts of errors are Triton's, because
+clients match on them. Python 3.10 syntax: also runs under the worker's interpreter.
+
+I/O: none.
+"""
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Parsed = dict[str, Any]
+
+
+class BadRequestError(Exception):
+    """What the client sent cannot be answered; the text is for the client."""
+
+
+class Wanted:
+    """One output that the client asks for."""
+
+    def __init__(self, name: str, binary: bool, classes: int = 0) -> None:
+        self.name = name
+        self.binary = binary
+        self.classes = classes
+
+
+class Call:
+    """A parsed request."""
+
+    def __init__(self, request_id: str, inputs: dict[str, np.ndarray], wanted: list[Wanted]) -> None:
+        self.request_id = request_id
+        self.inputs = inputs
+        self.wanted = wanted
+
+
+class Codec:
+    """Reads and writes bodies for one model. `inputs` and `outputs` have name, datatype, dtype and shape."""
+
+    def __init__(self, model: str, version: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        self._model = model
+        self._version = version
+        self._inputs = {spec.name: spec for spec in inputs}
+        self._outputs = {spec.name: spec for spec in outputs}
+
+    def parse(self, body: memoryview, json_bytes: int | None) -> Call:
+        """The call in `body`, of which the first `json_bytes` are JSON (None: all of it; 0: raw single input).
+
+        Arrays of binary inputs are views into `body`.
+
+        Raises:
+            BadRequestError: with the text for the client.
+        """
+        if json_bytes == 0:
+            return self._raw(body)
+        split = len(body) if json_bytes is None else json_bytes
+        document = _document(body[:split])
+        request_id = document.get("id", "")
+        if not isinstance(request_id, str):
+            raise BadRequestError("Unable to parse 'id': attempt to access JSON non-string as string")
+        try:
+            return Call(request_id, self._read_inputs(document, body[split:]), self._read_wanted(document))
+        except BadRequestError as error:
+            prefix = f"[request id: {request_id}] " if request_id else ""
+            raise BadRequestError(prefix + str(error)) from None
+
+    def reply(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[bytes]]:
+        """JSON part and binary parts (none: the reply is plain JSON)."""
+        entries: list[dict[str, Any]] = []
+        tail: list[bytes] = []
+        for wanted in call.wanted:
+            array = results[wanted.name]
+            datatype = self._outputs[wanted.name].datatype
+            if wanted.classes:
+                array, datatype = _classification(array, wanted.classes), "BYTES"
+            entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(array.shape)}
+            if wanted.binary:
+                raw = _packed_text(array) if datatype == "BYTES" else array.tobytes()
+                entry["parameters"] = {"binary_data_size": len(raw)}
+                tail.append(raw)
+            else:
+                entry["data"] = (
+                    [_text(item) for item in array.ravel()] if datatype == "BYTES" else array.ravel().tolist()
+                )
+            entries.append(entry)
+        document: dict[str, Any] = {"id": call.request_id} if call.request_id else {}
+        document.update(model_name=self._model, model_version=self._version, outputs=entries)
+        return json.dumps(document, separators=(",", ":")).encode(), tail
+
+    def _raw(self, body: memoryview) -> Call:
+        """`Inference-Header-Content-Length: 0`: the body is the data of the only input."""
+        if len(self._inputs) != 1:
+            raise BadRequestError(
+                f"Raw request must only have 1 input to be deduced, but model '{self._model}' has {len(self._inputs)}"
+            )
+        spec = next(iter(self._inputs.values()))
+        free = [position for position, size in enumerate(spec.shape) if size == -1]
+        if spec.datatype == "BYTES" or len(free) > 1:
+            raise BadRequestError(f"Raw request must have a fixed shape but one dimension; input '{spec.name}'")
+        step = spec.dtype.itemsize
+        for size in spec.shape:
+            step *= size if size > 0 else 1
+        count = len(body) // step if step else 0
+        shape = [count if size == -1 else size for size in spec.shape]
+        array = self._binary(spec, shape, body)
+        return Call("", {spec.name: array}, [Wanted(name, True) for name in self._outputs])
+
+    def _read_inputs(self, document: Parsed, tail: memoryview) -> dict[str, np.ndarray]:
+        entries = _list(document, "inputs", required=True)
+        found: dict[str, np.ndarray] = {}
+        at = 0
+        for entry in entries:
+            name, shape, datatype, parameters = _described(entry)
+            spec = self._inputs.get(name)
+            if spec is None:
+                raise BadRequestError(f"unexpected inference input '{name}' for model '{self._model}'")
+            if name in found:
+                raise BadRequestError(f"input '{name}' already exists in request")
+            self._check(spec, datatype, shape)
+            if "shared_memory_region" in parameters:
+                raise BadRequestError(
+                    "Unable to find shared memory region: '{}'".format(parameters["shared_memory_region"])
+                )
+            size = parameters.get("binary_data_size")
+            if size is None:
+                found[name] = _from_json(name, spec, shape, entry)
+                continue
+            if not _is_count(size) or at + size > len(tail):
+                raise BadRequestError(f"unexpected end of request: input '{name}' needs {size} bytes")
+            found[name] = self._binary(spec, shape, tail[at : at + size])
+            at += size
+        missing = [name for name in self._inputs if name not in found]
+        if missing:
+            raise BadRequestError(
+                f"expected {len(self._inputs)} inputs but got {len(found)} inputs for model '{self._model}'. Got "
+                f"input(s) {sorted(found)}, but missing required input(s) {missing}. Please provide all required "
+                "input(s)."
+            )
+        if at != len(tail):
+            raise BadRequestError(f"unexpected additional input data for model '{self._model}'")
+        return found
+
+    def _check(self, spec: Any, datatype: str, shape: list[int]) -> None:
+        if datatype != spec.datatype:
+            raise BadRequestError(
+                f"inference input '{spec.name}' data-type is '{datatype}', but model '{self._model}' expects "
+                f"'{spec.datatype}'"
+            )
+        fits = len(shape) == len(spec.shape) and all(
+            want in (-1, size) for want, size in zip(spec.shape, shape, strict=False)
+        )
+        if not fits:
+            raise BadRequestError(
+                f"unexpected shape for input '{spec.name}' for model '{self._model}'. Expected "
+                f"[{_joined(spec.shape)}], got [{_joined(shape)}]"
+            )
+
+    def _binary(self, spec: Any, shape: list[int], data: memoryview) -> np.ndarray:
+        count = _elements(shape)
+        if spec.datatype == "BYTES":
+            return _unpacked_text(spec.name, data, count).reshape(shape)
+        if len(data) != count * spec.dtype.itemsize:
+            raise BadRequestError(
+                f"input byte size mismatch for input '{spec.name}' for model '{self._model}'. Expected "
+                f"{count * spec.dtype.itemsize}, got {len(data)}"
+            )
+        if count == 0:
+            return np.zeros(shape, dtype=spec.dtype)
+        array = np.frombuffer(data, dtype=spec.dtype).reshape(shape)
+        return array if array.flags.aligned else array.copy()
+
+    def _read_wanted(self, document: Parsed) -> list[Wanted]:
+        parameters = _parameters(document)
+        default = bool(parameters.get("binary_data_output", False))
+        entries = _list(document, "outputs", required=False)
+        if not entries:
+            return [Wanted(name, default) for name in self._outputs]
+        wanted: list[Wanted] = []
+        for entry in entries:
+            name = str(entry.get("name")) if isinstance(entry, dict) else ""
+            if name not in self._outputs:
+                raise BadRequestError(f"unexpected inference output '{name}' for model '{self._model}'")
+            own = _parameters(entry)
+            if "shared_memory_region" in own:
+                raise BadRequestError("Unable to find shared memory region: '{}'".format(own["shared_memory_region"]))
+            classes = own.get("classification", 0)
+            if not _is_count(classes):
+                raise BadRequestError("Unable to parse 'classification': not a positive number")
+            wanted.append(Wanted(name, bool(own.get("binary_data", default)), classes))
+        return wanted
+
+
+def _document(data: memoryview) -> Parsed:
+    try:
+        document = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        detail = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise BadRequestError(f"failed to parse the request JSON buffer: {detail}") from None
+    if not isinstance(document, dict):
+        raise BadRequestError("failed to parse the request JSON buffer: not an object")
+    return document
+
+
+def _list(document: Parsed, key: str, *, required: bool) -> list[Any]:
+    if key not in document and not required:
+        return []
+    found = document.get(key)
+    if not isinstance(found, list):
+        raise BadRequestError(f"Unable to parse '{key}': attempt to access JSON non-array as array")
+    return found
+
+
+def _parameters(entry: Parsed) -> Parsed:
+    found = entry.get("parameters", {})
+    if not isinstance(found, dict):
+        raise BadRequestError("Unable to parse 'parameters': attempt to access JSON non-object as object")
+    return found
+
+
+def _described(entry: Any) -> tuple[str, list[int], str, Parsed]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise BadRequestError("Unable to parse 'inputs': attempt to access non-existing object member 'name'")
+    name = entry["name"]
+    shape = entry.get("shape")
+    if not isinstance(shape, list) or not all(_is_count(size) for size in shape):
+        raise BadRequestError(f"Unable to parse 'shape' of input '{name}': not a list of sizes")
+    if not isinstance(entry.get("datatype"), str):
+        raise BadRequestError(f"Unable to parse 'datatype' of input '{name}': not a string")
+    return name, shape, entry["datatype"], _parameters(entry)
+
+
+def _from_json(name: str, spec: Any, shape: list[int], entry: Parsed) -> np.ndarray:
+    data = entry.get("data")
+    if not isinstance(data, list):
+        raise BadRequestError(f"Unable to parse 'data' of input '{name}': attempt to access JSON non-array as array")
+    if spec.datatype == "FP16":
+        raise BadRequestError(
+            f"sending FP16 data via JSON is not supported. Please use the binary data format for input '{name}'"
+        )
+    try:
+        array = _flat_text(data) if spec.datatype == "BYTES" else np.array(data)
+    except (ValueError, OverflowError, RecursionError):
+        raise BadRequestError("Unable to parse 'data': Shape does not match true shape of 'data' field") from None
+    if array.size != _elements(shape):
+        raise BadRequestError("Unable to parse 'data': Shape does not match true shape of 'data' field")
+    if array.size and spec.datatype != "BYTES" and not _converts(array, spec.dtype):
+        raise BadRequestError(f"Unable to parse 'data' of input '{name}': values are not all {spec.datatype}")
+    return array.astype(spec.dtype).reshape(shape)
+
+
+def _converts(array: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether JSON numbers of this kind can be what the model takes without losing their meaning."""
+    if dtype.kind == "f":
+        return array.dtype.kind in "fiu"
+    if dtype.kind == "b":
+        return bool(array.dtype.kind == "b" or (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()))
+    if array.dtype.kind not in "iu":
+        return False
+    limits = np.iinfo(dtype)
+    return bool(int(array.min()) >= limits.min and int(array.max()) <= limits.max)
+
+
+def _flat_text(data: Any) -> np.ndarray:
+    items: list[str] = []
+    stack = [data]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(reversed(item))
+        elif isinstance(item, str):
+            items.append(item)
+        else:
+            raise ValueError("not text")
+    return np.array(items, dtype=np.object_)
+
+
+def _unpacked_text(name: str, data: memoryview, count: int) -> np.ndarray:
+    items: list[str] = []
+    at = 0
+    while at + 4 <= len(data) and len(items) < count:
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            break
+        items.append(bytes(data[at : at + length]).decode("utf-8", "surrogateescape"))
+        at += length
+    if len(items) != count or at != len(data):
+        raise BadRequestError(f"expected {count} string elements for inference input '{name}', got {len(items)}")
+    return np.array(items, dtype=np.object_)
+
+
+def _packed_text(array: np.ndarray) -> bytes:
+    parts: list[bytes] = []
+    for item in array.ravel():
+        raw = item if isinstance(item, bytes) else str(item).encode("utf-8", "surrogateescape")
+        parts.append(struct.pack("<I", len(raw)) + raw)
+    return b"".join(parts)
+
+
+def _classification(array: np.ndarray, count: int) -> np.ndarray:
+    """`score:index` of the best classes of each row."""
+    rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    text = [[f"{rows[row, index]:f}:{index}" for index in line] for row, line in enumerate(best)]
+    return np.array(text, dtype=np.object_).reshape(best.shape if array.ndim > 1 else best.shape[1:])
+
+
+def _text(item: Any) -> str:
+    return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _joined(shape: Sequence[int]) -> str:
+    return ",".join(str(size) for size in shape)

@@ -1,0 +1,130 @@
+"""One model in onnxruntime: by path, strict about providers, without spinning threads.
+
+Python 3.10 syntax: also runs under the worker's interpreter. Nothing here is imported before a fork
+holds a session: a session must not live across a fork.
+
+I/O: disk.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+CPU = "CPUExecutionProvider"
+
+NUMPY = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(np.object_),
+}
+
+_ORT = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+
+
+class NoProviderError(Exception):
+    """No acceptable provider could take the whole model."""
+
+
+class Spec:
+    """Name, Open Inference Protocol datatype and shape (-1: free) of an input or output."""
+
+    def __init__(self, name: str, datatype: str, shape: Sequence[int]) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.dtype = NUMPY[datatype]
+        self.shape = tuple(int(size) for size in shape)
+
+
+class Session:
+    """A loaded model."""
+
+    def __init__(self, session: "ort.InferenceSession") -> None:
+        self._session = session
+        self.provider: str = session.get_providers()[0]
+        self.inputs = [_spec(entry) for entry in session.get_inputs()]
+        self.outputs = [_spec(entry) for entry in session.get_outputs()]
+        self._names = [spec.name for spec in self.outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every output by its name. Raises what onnxruntime raises."""
+        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=False))
+
+
+def load(path: str, *, providers: Sequence[str], threads: int) -> Session:
+    """The model at `path`, on the first of `providers` that can take all of it.
+
+    A provider other than the CPU's is asked for strictly: nodes that it leaves over go to the next one in the
+    list, never silently to the CPU.
+
+    Raises:
+        NoProviderError: none of them is installed here, or none took the model.
+    """
+    reasons: list[str] = []
+    for chosen in _choices(providers, ort.get_available_providers()):
+        try:
+            session = ort.InferenceSession(path, _options(threads, strict=CPU not in chosen), providers=list(chosen))
+        except Exception as error:
+            if CPU in chosen:
+                raise
+            reasons.append(f"{chosen[0]}: {str(error).splitlines()[0]}")
+            continue
+        if session.get_providers()[0] == chosen[0]:
+            return Session(session)
+        reasons.append(f"{chosen[0]}: not used by onnxruntime")
+    raise NoProviderError(
+        "none of {} can run the model ({})".format(", ".join(providers), "; ".join(reasons) or "not installed here")
+    )
+
+
+def _choices(wanted: Sequence[str], available: Sequence[str]) -> list[tuple[str, ...]]:
+    """What to try, in order: accelerators together, each in turn as the first; the CPU alone."""
+    accelerators = [name for name in wanted if name in available and name != CPU]
+    found = [tuple(accelerators[position:]) for position in range(len(accelerators))]
+    if CPU in wanted and CPU in available:
+        found.append((CPU,))
+    return found
+
+
+def _options(threads: int, *, strict: bool) -> "ort.SessionOptions":
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if strict:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options
+
+
+def _spec(entry: Any) -> Spec:
+    datatype = _ORT.get(entry.type)
+    if datatype is None:
+        raise ValueError(f"{entry.name!r} has type {entry.type}, which the endpoint cannot carry")
+    return Spec(entry.name, datatype, [size if isinstance(size, int) else -1 for size in entry.shape])

@@ -1,0 +1,129 @@
+"""The machine: load, memory, disk, GPU, temperature, and which class of hardware it is.
+
+Reads psutil and, on a Jetson, sysfs as jtop does. What cannot be read is None, never an error.
+
+I/O: disk.
+"""
+
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from shared.messages import HostMetrics
+
+ROOT: Final = Path("/")
+_GPU_LOADS: Final = (  # in thousandths; JetPack 4, 5, 6
+    "sys/devices/gpu.0/load",
+    "sys/devices/platform/gpu.0/load",
+    "sys/devices/platform/bus@0/*.gpu/load",
+    "sys/devices/platform/*.gpu/load",
+    "sys/class/devfreq/*gpu*/device/load",
+)
+_BOARDS: Final = (  # device tree model -> class
+    (r"orin nano", "orin-nano"),
+    (r"orin nx", "orin-nx"),
+    (r"agx orin", "agx-orin"),
+    (r"agx thor|jetson thor", "thor"),
+    (r"xavier nx", "xavier-nx"),
+    (r"agx xavier", "agx-xavier"),
+    (r"jetson nano", "nano"),
+    (r"raspberry pi (\d+)", r"raspberry-pi-\1"),
+)
+_GIB: Final = 1024**3
+_ABSURD_CELSIUS: Final = 200.0  # a sensor that is switched off says -256 or thousands
+
+
+def measure(folder: Path, root: Path = ROOT) -> HostMetrics:
+    """The host now. `cpu_ratio` is since the call before; `disk_free_bytes` is of `folder`."""
+    memory = _memory()
+    return HostMetrics(
+        cpu_ratio=_cpu(),
+        memory_used_bytes=memory[0],
+        memory_total_bytes=memory[1],
+        disk_free_bytes=_disk_free(folder),
+        gpu_ratio=_gpu(root),
+        temperature_celsius=_temperature(root),
+    )
+
+
+def hardware_class(root: Path = ROOT) -> str:
+    """Such as `orin-nano-8g`, `raspberry-pi-5-8g`, or the machine's architecture."""
+    board = (_text(root / "proc/device-tree/model") or "").replace("\0", "").lower()
+    for pattern, name in _BOARDS:
+        found = re.search(pattern, board)
+        if found is not None:
+            total = _memory()[1] or 0
+            return f"{found.expand(name)}-{_marketed(total / _GIB)}g" if total else found.expand(name)
+    return platform.machine() or "unknown"
+
+
+def _marketed(gibibytes: float) -> int:
+    """The size on the box: the next power of two, since firmware keeps a part for itself."""
+    size = 1
+    while size < gibibytes:
+        size *= 2
+    return size
+
+
+def _cpu() -> float | None:
+    try:
+        return min(1.0, max(0.0, psutil.cpu_percent(interval=None) / 100))
+    except (OSError, psutil.Error):
+        return None
+
+
+def _memory() -> tuple[int | None, int | None]:
+    try:
+        memory = psutil.virtual_memory()
+    except (OSError, psutil.Error):
+        return None, None
+    return int(memory.total - memory.available), int(memory.total)
+
+
+def _disk_free(folder: Path) -> int | None:
+    try:
+        return int(psutil.disk_usage(str(folder)).free)
+    except (OSError, psutil.Error):
+        return None
+
+
+def _gpu(root: Path) -> float | None:
+    for pattern in _GPU_LOADS:
+        for path in _matching(root, pattern):
+            load = _number(path)
+            if load is not None and 0 <= load <= 1000:
+                return load / 1000
+    return None
+
+
+def _temperature(root: Path) -> float | None:
+    """The hottest zone."""
+    zones = [_number(path) for path in _matching(root, "sys/class/thermal/thermal_zone*/temp")]
+    degrees = [zone / 1000 for zone in zones if zone is not None]
+    return max((degree for degree in degrees if 0 < degree < _ABSURD_CELSIUS), default=None)
+
+
+def _matching(root: Path, pattern: str) -> Iterator[Path]:
+    try:
+        yield from sorted(root.glob(pattern))
+    except OSError:
+        return
+
+
+def _number(path: Path) -> float | None:
+    text = _text(path)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None

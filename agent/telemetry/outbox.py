@@ -1,0 +1,222 @@
+"""What this device has said and the manager has not yet acknowledged: durable, in order, bounded.
+
+Two lines (reports, telemetry), each with its own sequence from 1. Reports are never shed; telemetry
+sheds its oldest beyond the limit. `stream` names this file: a new file is a new stream.
+
+I/O: disk, chance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from agent.errors import OutboxError
+from agent.telemetry.window import Stamp
+from shared.messages import Queued, TelemetryWindow, UpdateReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from shared.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS stream (id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS line (
+  kind TEXT PRIMARY KEY,
+  last INTEGER NOT NULL DEFAULT 0, acked INTEGER NOT NULL DEFAULT 0, shed INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS message (
+  kind TEXT NOT NULL, sequence INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, sequence)
+);
+"""
+
+
+class Kind(StrEnum):
+    """One line of the outbox."""
+
+    REPORT = "report"
+    TELEMETRY = "telemetry"
+
+
+_FORMS: Final[Mapping[Kind, type[Queued]]] = {Kind.REPORT: UpdateReport, Kind.TELEMETRY: TelemetryWindow}
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How full one line is."""
+
+    waiting: int
+    last: int
+    acked: int
+    shed: int
+
+
+class Outbox:
+    """The file. Every call is one durable transaction; callers are on one thread."""
+
+    def __init__(self, path: Path, *, device: str, limit_bytes: int, clock: Clock) -> None:
+        self._path, self._device, self._limit_bytes, self._clock = path, device, limit_bytes, clock
+        try:
+            self._database = self._open()
+        except sqlite3.DatabaseError as error:
+            self._set_aside(error)
+            self._database = self._open()
+        self.stream = str(self._database.execute("SELECT id FROM stream").fetchone()[0])
+        self._telemetry_bytes = self._measure()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            database = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+        except sqlite3.OperationalError as error:
+            raise OutboxError(f"{self._path}: {error}") from None
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            with _transaction(database):
+                for statement in _SCHEMA.split(";\n"):
+                    database.execute(statement)
+                for kind in Kind:
+                    database.execute("INSERT OR IGNORE INTO line (kind) VALUES (?)", (kind,))
+                if database.execute("SELECT 1 FROM stream").fetchone() is None:
+                    database.execute("INSERT INTO stream VALUES (?)", (secrets.token_hex(8),))
+        except sqlite3.DatabaseError as error:
+            database.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise OutboxError(f"{self._path}: {error}") from None
+            raise
+        return database
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        logger.error("outbox damaged, starting a new one path=%s error=%s", self._path, error)
+        for suffix in ("", "-wal", "-shm"):
+            old = self._path.with_name(self._path.name + suffix)
+            if old.exists():
+                old.replace(old.with_name(old.name + ".damaged"))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def put(self, kind: Kind, make: Callable[[Stamp], Queued]) -> int:
+        """Store the message that `make` builds from its stamp; its sequence. Durable at return.
+
+        Raises:
+            OutboxError: it could not be stored, even after telemetry made room.
+        """
+        try:
+            sequence = self._insert(kind, make)
+        except sqlite3.OperationalError as error:
+            if kind is Kind.TELEMETRY or not self._shed_half():
+                raise OutboxError(f"{self._path}: {error}") from None
+            logger.warning("telemetry shed to make room for a report error=%s", error)
+            try:
+                sequence = self._insert(kind, make)
+            except sqlite3.OperationalError as again:
+                raise OutboxError(f"{self._path}: {again}") from None
+        return sequence
+
+    def _insert(self, kind: Kind, make: Callable[[Stamp], Queued]) -> int:
+        with _transaction(self._database):
+            sequence = self._line(kind).last + 1
+            body = make(Stamp(self._device, self.stream, sequence, self._clock.now())).to_bytes()
+            self._database.execute("UPDATE line SET last = ? WHERE kind = ?", (sequence, kind))
+            self._database.execute("INSERT INTO message VALUES (?, ?, ?)", (kind, sequence, body))
+            grown = len(body) if kind is Kind.TELEMETRY else 0
+            shed = self._shed_to(self._limit_bytes - grown) if grown else 0
+        self._telemetry_bytes += grown - shed
+        return sequence
+
+    def _shed_to(self, limit_bytes: int) -> int:
+        """Delete the oldest telemetry until what was there before is within the limit; bytes freed."""
+        freed = number = 0
+        while self._telemetry_bytes - freed > limit_bytes:
+            row = self._database.execute(
+                "SELECT sequence, length(body) FROM message WHERE kind = ? ORDER BY sequence LIMIT 1", (Kind.TELEMETRY,)
+            ).fetchone()
+            if row is None:
+                break
+            self._database.execute("DELETE FROM message WHERE kind = ? AND sequence = ?", (Kind.TELEMETRY, row[0]))
+            freed, number = freed + int(row[1]), number + 1
+        if number:
+            self._database.execute("UPDATE line SET shed = shed + ? WHERE kind = ?", (number, Kind.TELEMETRY))
+            logger.warning("telemetry shed windows=%d", number)
+        return freed
+
+    def _shed_half(self) -> bool:
+        """Free room inside the file; False if there was none to free."""
+        try:
+            with _transaction(self._database):
+                freed = self._shed_to(self._telemetry_bytes // 2)
+        except sqlite3.OperationalError:
+            return False
+        self._telemetry_bytes -= freed
+        return freed > 0
+
+    def peek(self, kind: Kind, after: int, limit: int) -> Sequence[Queued]:
+        """Up to `limit` messages beyond sequence `after`, oldest first, each naming the one before it."""
+        rows = self._database.execute(
+            "SELECT sequence, body FROM message WHERE kind = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+            (kind, after, limit),
+        ).fetchall()
+        if not rows:
+            return ()
+        before = self._database.execute(
+            "SELECT max(sequence) FROM message WHERE kind = ? AND sequence < ?", (kind, rows[0][0])
+        ).fetchone()[0]
+        previous = max(before or 0, self._line(kind).acked)
+        found: list[Queued] = []
+        for sequence, body in rows:
+            found.append(_FORMS[kind].parse(body).model_copy(update={"after": previous}))
+            previous = int(sequence)
+        return found
+
+    def acknowledged(self, kind: Kind, sequence: int) -> bool:
+        """Forget everything up to `sequence`. False if that was nothing new or was never said."""
+        line = self._line(kind)
+        if not line.acked < sequence <= line.last:
+            return False
+        with _transaction(self._database):
+            self._database.execute("UPDATE line SET acked = ? WHERE kind = ?", (sequence, kind))
+            self._database.execute("DELETE FROM message WHERE kind = ? AND sequence <= ?", (kind, sequence))
+        if kind is Kind.TELEMETRY:
+            self._telemetry_bytes = self._measure()
+        return True
+
+    def depth(self, kind: Kind) -> Depth:
+        """How full the line is."""
+        return self._line(kind)
+
+    def _line(self, kind: Kind) -> Depth:
+        last, acked, shed, waiting = self._database.execute(
+            "SELECT last, acked, shed, (SELECT count(*) FROM message WHERE message.kind = line.kind) FROM line"
+            " WHERE kind = ?",
+            (kind,),
+        ).fetchone()
+        return Depth(waiting, last, acked, shed)
+
+    def _measure(self) -> int:
+        row = self._database.execute(
+            "SELECT coalesce(sum(length(body)), 0) FROM message WHERE kind = ?", (Kind.TELEMETRY,)
+        ).fetchone()
+        return int(row[0])
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # SQLite rolled back by itself already
+            database.execute("ROLLBACK")
+        raise

@@ -1,0 +1,28 @@
+"""One update, from announcement to report.
+
+    announcement (MQTT)
+        |  trust          do release keys and director both list this release, for this device, now?
+        v
+    admission -> plan     does it fit, what is here already, what is to be fetched?
+        v
+    fetch -> chunk_store  every chunk checked by its name, resumed at chunk granularity
+        v
+    assemble              chunks -> files of the idle slot, digests checked, model scanned
+        v
+    self_test             golden inputs in a throw-away child under limits
+        v
+    switch, slots,        swap in: the slot record first, then the route
+    slot_disk
+        v
+    vitals -> probation   what is observed -> commit, keep watching, roll back
+        v
+    report (outbox)
+
+`lifecycle` is the table that all of this walks along; `journal` makes each step durable before it
+is performed; `intake` turns announcements into updates; `effects` performs one step after the other
+as the table asks; `driver` carries them and forgets nothing. At a start `switch` gets the right
+version serving before anything else happens.
+
+Read: reasons, lifecycle, slots, journal, trust, admission, plan, fetch, chunk_store, assemble,
+slot_disk, self_test, probation, vitals, switch, effects, intake, driver.
+"""

@@ -1,0 +1,67 @@
+"""Stored chunks -> the files of the idle slot: opened, checked, scanned, durable, read-only.
+
+Running it again starts from an empty slot.
+
+I/O: disk.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.update import slot_disk
+from agent.update.chunk_store import ChunkStore
+from agent.update.lifecycle import SlotName
+from agent.update.reasons import ManifestError
+from agent.update.slot_disk import SlotDisk
+from shared import chunking, durable, onnx_scan
+from shared.manifest import Artifact, Manifest
+
+READ_ONLY: Final = 0o400
+
+
+def assemble(
+    manifest: Manifest, data: bytes, *, content_key: bytes, store: ChunkStore, disk: SlotDisk, slot: SlotName
+) -> None:
+    """Write every file of the release `manifest` (as signed: `data`) into the empty slot.
+
+    Raises:
+        DamagedChunkError: a chunk in the store is missing or not the one named (it is dropped there).
+        WrongKeyError: the content key does not open the chunks.
+        ManifestError: the plain file is not the one that the manifest names.
+        OnnxError: the model holds what no model should.
+    """
+    disk.clear(manifest.model, slot)
+    folder = disk.folder(manifest.model, slot)
+    durable.make_folder(folder)
+    for name, artifact in manifest.artifacts.items():
+        path = disk.file(manifest.model, slot, name)
+        _write(path, artifact, _pieces(name, artifact, content_key, store))
+    durable.replace_file(folder / slot_disk.MANIFEST_FILE, data, mode=READ_ONLY)
+    facts = onnx_scan.scan(disk.file(manifest.model, slot, "model").read_bytes())
+    if (facts.ir_version, facts.opset) != (manifest.runtime.ir_version, manifest.runtime.opset):
+        raise ManifestError("the model is of another ONNX form than the manifest says")
+    durable.sync_folder(folder)
+
+
+def _pieces(name: str, artifact: Artifact, content_key: bytes, store: ChunkStore) -> Iterator[bytes]:
+    key = chunking.artifact_key(content_key, name)
+    count = len(artifact.chunks)
+    for index, chunk in enumerate(artifact.chunks):
+        yield chunking.unseal(
+            store.get(chunk.id), key=key, artifact=name, index=index, count=count, plain_bytes=chunk.plain_bytes
+        )
+
+
+def _write(path: Path, artifact: Artifact, pieces: Iterator[bytes]) -> None:
+    digest = hashlib.sha256()
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY), "wb") as file:
+        for piece in pieces:
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != artifact.digest:
+        raise ManifestError(f"{path.name} is not the file that the manifest names")

@@ -1,0 +1,303 @@
+"""Carries updates along the table of `lifecycle`: save, perform, report; decides nothing itself.
+
+    boot -> intake (announcements -> next) + work (next -> current -> step by step -> finished)
+
+I/O: disk, network, tasks, clock.
+"""
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx2
+
+from agent.serving.supervisor import Observation, Serving
+from agent.settings import UpdateSettings
+from agent.update import lifecycle, reasons
+from agent.update.chunk_store import ChunkStore
+from agent.update.effects import Effects, Outcome, Parts
+from agent.update.fetch import Backoff, Fetcher
+from agent.update.intake import Intake
+from agent.update.journal import Journal
+from agent.update.lifecycle import Draft, Effect, Event, Update
+from agent.update.self_test import SelfTest
+from agent.update.slot_disk import SlotDisk
+from agent.update.switch import Switch
+from agent.update.trust import Trust
+from agent.update.vitals import Vitals
+from shared.clock import Clock
+from shared.errors import BrokenError, FlotillaError, RefusedError, UnavailableError
+from shared.messages import Announcement, Phase, SlotState
+
+logger = logging.getLogger(__name__)
+
+BY_HAND: Final = "E_BY_HAND"
+DISK_TRIES: Final = 5
+#: Effects that take long and may be left in the middle when a newer assignment arrives.
+_LEFT_AT_ONCE: Final = frozenset({Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.WATCH})
+
+
+class Driver:
+    """The update half of a device. `checkpoint` hears the name of each thing done, for tests that kill."""
+
+    def __init__(
+        self,
+        *,
+        settings: UpdateSettings,
+        state_dir: Path,
+        trust: Trust,
+        journal: Journal,
+        serving: Serving,
+        report: Callable[[Draft], None],
+        clock: Clock,
+        http: httpx2.AsyncClient,
+        hardware: str,
+        manager_url: str,
+        worker_python: str | None = None,
+        providers: Sequence[str] | None = None,
+        backoff: Backoff | None = None,
+        checkpoint: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._journal, self._serving, self._report = journal, serving, report
+        backoff = backoff or Backoff()
+        self._clock, self._backoff, self._checkpoint = clock, backoff, checkpoint
+        self._booted, self._news = asyncio.Event(), asyncio.Event()
+        self._disk, self._store = SlotDisk(state_dir), ChunkStore(state_dir)
+        self._vitals = Vitals(journal)
+        self._switch = Switch(
+            disk=self._disk,
+            serving=serving,
+            journal=journal,
+            tries=settings.tries,
+            providers=providers,
+            checkpoint=checkpoint,
+        )
+        self._intake = Intake(
+            journal=journal,
+            trust=trust,
+            report=report,
+            accepted=self._news.set,
+            backoff=backoff,
+            checkpoint=checkpoint,
+        )
+        fetcher = Fetcher(
+            http,
+            source_url=manager_url,
+            store=self._store,
+            connections=settings.fetch_connections,
+            idle_seconds=settings.fetch_idle_seconds,
+            backoff=backoff,
+        )
+        self._effects = Effects(
+            Parts(
+                settings=settings,
+                journal=journal,
+                trust=trust,
+                disk=self._disk,
+                store=self._store,
+                fetcher=fetcher,
+                self_test=SelfTest(worker_python, settings.self_test_timeout_seconds, settings.self_test_memory_bytes),
+                switch=self._switch,
+                vitals=self._vitals,
+                clock=clock,
+                hardware=hardware,
+                providers=providers,
+                superseded=self._superseded,
+                progress=self._tell,
+            )
+        )
+
+    # what the daemon calls
+
+    async def run(self) -> None:
+        """Until cancelled: serve what was good, finish what was begun, then follow announcements."""
+        current = self._journal.update("current")
+        if current is None:
+            self._store.prune()
+        await self._switch.boot(current)
+        self._booted.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._intake.run(), name="update-intake")
+            group.create_task(self._work(), name="update-work")
+            group.create_task(self._vitals.keep(_Live(self._serving)), name="update-vitals")
+
+    async def booted(self) -> None:
+        """Returns when every model that can serve does."""
+        await self._booted.wait()
+
+    async def announce(self, announcement: Announcement) -> None:
+        """Durable when it returns. The same bytes again are ignored."""
+        await self._intake.announce(announcement)
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """What the endpoint saw: probation's food."""
+        self._vitals.observe(observations)
+
+    def slots(self) -> tuple[SlotState, ...]:
+        """Both slots of every model."""
+        found: list[SlotState] = []
+        for model in self._disk.models():
+            try:
+                record = self._disk.read(model)
+            except BrokenError as error:
+                logger.error("slots unknown model=%s code=%s detail=%s", model, error.code, error.detail)
+                continue
+            found += [
+                SlotState(slot=name, state=record[name].state, model=model, version=record[name].version)
+                for name in ("a", "b")
+            ]
+        return tuple(found)
+
+    def assignment(self) -> int:
+        """Highest assignment version seen; 0 before the first."""
+        return self._journal.seen
+
+    async def rollback(self) -> str:
+        """By hand: back to the other good version, which is returned. A trial ends and is taken back.
+
+        Raises:
+            NoOtherSlotError: there is none.
+            LoadError, DamagedSlotError: it cannot be loaded; nothing changed.
+        """
+        current = self._journal.update("current")
+        if current is not None and current.state is lifecycle.State.PROBATION and current.previous:
+            self._switch.give_up(current.model, BY_HAND, "taken back by hand")
+            return current.previous
+        model, left, version = await self._switch.back()
+        self._report(
+            Draft(
+                assignment=self._journal.seen,
+                phase=Phase.ROLLED_BACK,
+                model=model,
+                version=left,
+                reason=BY_HAND,
+                detail=f"back to {version} by hand",
+            )
+        )
+        return version
+
+    # one update after the other
+
+    async def _work(self) -> None:
+        while True:
+            for wait in self._backoff.waits():
+                try:
+                    await self._work_off()
+                    break
+                except (UnavailableError, OSError) as error:  # the journal knows where to go on
+                    logger.warning("update waits error=%s", error)
+                    await asyncio.sleep(wait)
+            await self._news.wait()
+            self._news.clear()
+
+    async def _work_off(self) -> None:
+        while (update := self._journal.update("current") or self._journal.promote()) is not None:
+            await self._carry(update)
+
+    async def _carry(self, update: Update) -> None:
+        self._tell(update)
+        while not update.final:
+            update = await self._step(update)
+        self._journal.finish()
+        self._checkpoint("finished")
+
+    async def _step(self, update: Update) -> Update:
+        started = self._clock.monotonic()
+        update = self._adopted(update)
+        outcome = await self._outcome(update)
+        self._checkpoint(lifecycle.OWES[update.state])
+        superseded = outcome.event is Event.SUPERSEDED
+        moved = lifecycle.advance(
+            outcome.update,
+            outcome.event,
+            reason=reasons.CANCELLED if superseded else outcome.reason,
+            detail="a newer assignment arrived" if superseded else outcome.detail,
+        )
+        self._journal.save(moved)
+        self._checkpoint(f"saved:{moved.state}")
+        self._tell(moved, took_ms=(self._clock.monotonic() - started) * 1000)
+        self._checkpoint(f"told:{moved.state}")
+        return moved
+
+    async def _outcome(self, update: Update) -> Outcome:
+        """What the owed effect came to, unless a newer assignment pushes the update aside."""
+        if lifecycle.OWES[update.state] not in _LEFT_AT_ONCE:
+            aside = update.state is not lifecycle.State.PROVEN and self._superseded(update)
+            return Outcome(Event.SUPERSEDED, update) if aside else await self._performed(update)
+        async with asyncio.TaskGroup() as group:
+            effect = group.create_task(self._performed(update), name=f"effect-{update.state}")
+            newer = group.create_task(self._until_superseded(update), name="newer-assignment")
+            await asyncio.wait({effect, newer}, return_when=asyncio.FIRST_COMPLETED)
+            left = newer.done()
+            effect.cancel()
+            newer.cancel()
+        return Outcome(Event.SUPERSEDED, update) if left else effect.result()
+
+    async def _performed(self, update: Update) -> Outcome:
+        tries = 0
+        for wait in self._backoff.waits():
+            try:
+                return await self._effects.perform(update)
+            except UnavailableError as error:
+                logger.info("trying again state=%s code=%s detail=%s", update.state, error.code, error.detail)
+            except FlotillaError as error:
+                if Event.REJECTED in lifecycle.MOVES[update.state]:
+                    return Outcome(Event.REJECTED, update, error.code, error.detail)
+                logger.error("stuck state=%s code=%s detail=%s", update.state, error.code, error.detail)
+            except OSError as error:
+                tries += 1
+                logger.warning("disk or process failed state=%s error=%s", update.state, error)
+                if Event.REJECTED in lifecycle.MOVES[update.state] and (found := _hopeless(error, tries)):
+                    return Outcome(Event.REJECTED, update, found.code, found.detail)
+            await asyncio.sleep(wait)
+        raise AssertionError("back-off is endless")
+
+    # newer assignments
+
+    def _superseded(self, update: Update) -> bool:
+        waiting = self._journal.update("next")
+        if waiting is None or not lifecycle.may_supersede(update, waiting.model):
+            return False
+        return waiting.manifest != update.manifest
+
+    async def _until_superseded(self, update: Update) -> None:
+        while not self._superseded(update):
+            await self._news.wait()
+            self._news.clear()
+
+    def _adopted(self, update: Update) -> Update:
+        """A newer assignment of the same release lets the update go on under its number."""
+        waiting = self._journal.update("next")
+        if waiting is None or update.state in lifecycle.LEAVING or waiting.manifest != update.manifest:
+            return update
+        return self._journal.adopt(update, waiting)
+
+    def _tell(self, update: Update, *, took_ms: float | None = None) -> None:
+        if found := lifecycle.draft(update, took_ms=took_ms):
+            logger.info("update %s release=%s reason=%s", update.state, update.release, found.reason)
+            self._report(found)
+
+
+def _hopeless(error: OSError, tries: int) -> RefusedError | None:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return reasons.DiskSpaceError(str(error))
+    return reasons.DiskError(str(error)) if tries >= DISK_TRIES else None
+
+
+class _Live(Mapping[str, str]):
+    """What serves now, asked anew each time."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def __getitem__(self, model: str) -> str:
+        return self._serving.serving()[model]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._serving.serving())
+
+    def __len__(self) -> int:
+        return len(self._serving.serving())

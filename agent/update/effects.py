@@ -1,0 +1,287 @@
+"""Perform the effect that an update's state owes, and say what came of it.
+
+Each method finds out by itself how far an earlier, interrupted performance came.
+
+I/O: disk, network, process, tasks, clock.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from agent.settings import UpdateSettings
+from agent.update import admission, assemble, lifecycle, plan, probation, reasons
+from agent.update.chunk_store import ChunkStore
+from agent.update.fetch import Fetcher
+from agent.update.journal import Journal
+from agent.update.lifecycle import Effect, Event, SlotName, Update
+from agent.update.plan import Plan
+from agent.update.self_test import SelfTest
+from agent.update.slot_disk import SlotDisk
+from agent.update.switch import Switch
+from agent.update.trust import Trust
+from agent.update.vitals import Vitals
+from shared import chunking
+from shared.clock import Clock
+from shared.errors import BadInputError
+from shared.manifest import Chunk, Manifest, Tolerance
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+REFETCHES: Final = 3  # of chunks that went bad on our own disk
+PROGRESS_STEPS: Final = 10  # reports of a download, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an effect: the event, and the update with what was learnt."""
+
+    event: Event
+    update: Update
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What effects work with."""
+
+    settings: UpdateSettings
+    journal: Journal
+    trust: Trust
+    disk: SlotDisk
+    store: ChunkStore
+    fetcher: Fetcher
+    self_test: SelfTest
+    switch: Switch
+    vitals: Vitals
+    clock: Clock
+    hardware: str
+    providers: Sequence[str] | None
+    superseded: Callable[[Update], bool]
+    progress: Callable[[Update], None]  # a report of bytes fetched
+
+
+class Effects:
+    """One method for each effect."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._installed: tuple[str, ...] | None = None
+        self._refetches = 0
+
+    async def perform(self, update: Update) -> Outcome:
+        """What the state of `update` owes.
+
+        Raises:
+            RefusedError: it can never succeed.
+            UnavailableError, OSError: it may, later.
+        """
+        return await self._methods[lifecycle.OWES[update.state]](update)
+
+    @property
+    def _methods(self) -> Mapping[Effect, Callable[[Update], Awaitable[Outcome]]]:
+        return {
+            Effect.PLAN: self._plan,
+            Effect.CLEAR: self._clear,
+            Effect.FETCH: self._fetch,
+            Effect.ASSEMBLE: self._assemble,
+            Effect.STAGE: self._stage,
+            Effect.SELF_TEST: self._self_test,
+            Effect.SWAP: self._swap,
+            Effect.WATCH: self._watch,
+            Effect.COMMIT: self._commit,
+            Effect.RETIRE: self._retire,
+        }
+
+    async def _plan(self, update: Update) -> Outcome:
+        parts = self._parts
+        record = parts.disk.read(update.model)
+        manifest = await self._manifest(update)
+        found = plan.plan(manifest, update.manifest, record, parts.store.has)
+        if found.serves:
+            return Outcome(Event.SERVED, update)
+        admission.admit(update, manifest, await self._facts(update, found))
+        last_good = record[record.last_good].version if record.last_good else None
+        planned = replace(
+            update,
+            slot=found.slot,
+            previous=last_good,
+            total_bytes=found.total_bytes,
+            fetched_bytes=found.total_bytes - found.missing_bytes,
+        )
+        return Outcome(Event.HELD if found.held else Event.PLANNED, planned)
+
+    async def _facts(self, update: Update, found: Plan) -> admission.Facts:
+        parts = self._parts
+        if self._installed is None:
+            self._installed = await parts.self_test.providers()
+        return admission.Facts(
+            hardware=parts.hardware,
+            providers=self._installed,
+            allowed=tuple(parts.providers) if parts.providers else None,
+            free_bytes=parts.disk.free_bytes() + parts.disk.used_bytes(update.model, found.slot),
+            keep_free_bytes=parts.settings.minimum_free_bytes,
+            missing_bytes=found.missing_bytes,
+            plain_bytes=found.plain_bytes,
+            counter_floor=max(parts.journal.floor(update.model), parts.disk.read(update.model).minimum_counter),
+            known_bad=parts.journal.bad(update.manifest),
+        )
+
+    async def _manifest(self, update: Update) -> Manifest:
+        data = self._parts.journal.manifest(update.manifest)
+        if data is None:
+            data = await self._parts.fetcher.manifest(update.manifest)
+            self._parts.journal.save_manifest(update.manifest, data)
+        try:
+            return Manifest.parse(data, update.manifest)
+        except BadInputError as error:
+            raise reasons.ManifestError(error.detail) from None
+
+    async def _clear(self, update: Update) -> Outcome:
+        await self._parts.switch.clear(update, _slot(update))
+        return Outcome(Event.CLEARED, update)
+
+    async def _fetch(self, update: Update) -> Outcome:
+        parts = self._parts
+        manifest = await self._manifest(update)
+        wanted = plan.chunks(manifest)
+        parts.store.prune(keep={chunk.id for chunk in wanted})
+        missing = [chunk for chunk in wanted if not parts.store.has(chunk)]
+        progress = _Progress(update, _bytes(wanted) - _bytes(missing), parts.progress)
+        await parts.fetcher.chunks(missing, progress.more)
+        return Outcome(Event.FETCHED, progress.update)
+
+    async def _assemble(self, update: Update) -> Outcome:
+        parts = self._parts
+        manifest = await self._manifest(update)
+        try:
+            await _to_the_end(
+                lambda: assemble.assemble(
+                    manifest,
+                    parts.journal.manifest(update.manifest) or manifest.to_bytes(),
+                    content_key=parts.trust.content_key(update),
+                    store=parts.store,
+                    disk=parts.disk,
+                    slot=_slot(update),
+                )
+            )
+        except chunking.DamagedChunkError as error:
+            self._refetches += 1
+            if self._refetches > REFETCHES:
+                raise
+            logger.warning("stored chunk lost, fetching again detail=%s", error.detail)
+            return Outcome(Event.CHUNK_LOST, update)
+        return Outcome(Event.ASSEMBLED, update)
+
+    async def _stage(self, update: Update) -> Outcome:
+        await self._parts.switch.stage(update, _slot(update))
+        self._parts.store.prune()
+        return Outcome(Event.STAGED, update)
+
+    async def _self_test(self, update: Update) -> Outcome:
+        parts = self._parts
+        manifest = parts.disk.manifest(update.model, _slot(update), update.manifest)
+        accepted = manifest.runtime.providers
+        providers = tuple(name for name in (parts.providers or accepted) if name in accepted)
+        trial = await parts.self_test.run(
+            model=parts.disk.file(update.model, _slot(update), "model"),
+            golden=parts.disk.file(update.model, _slot(update), "golden"),
+            providers=providers,
+            tolerance=_tolerance(manifest, providers),
+        )
+        if not trial.passed:
+            return Outcome(Event.REJECTED, update, trial.reason or reasons.LOAD, trial.detail)
+        await parts.switch.tested(update, _slot(update))
+        return Outcome(Event.PASSED, update)
+
+    async def _swap(self, update: Update) -> Outcome:
+        parts = self._parts
+        if spent := parts.switch.spent(update.model):
+            return Outcome(Event.REJECTED, update, *spent)
+        if update.previous is not None:
+            parts.vitals.remember(update.model, update.previous)
+        parts.vitals.start_over(update.model, update.version)
+        await parts.switch.swap(update, _slot(update))
+        return Outcome(Event.SWAPPED, update)
+
+    async def _watch(self, update: Update) -> Outcome:
+        parts = self._parts
+        settings = parts.settings
+        before = probation.Performance()
+        if update.previous is not None:
+            before = parts.journal.performance(update.model, update.previous)
+        tick = min(0.2, settings.probation_seconds / 10)
+        started = parts.clock.monotonic()
+        while True:
+            if spent := parts.switch.spent(update.model):
+                return Outcome(Event.REJECTED, update, *spent)
+            now = parts.vitals.performance(update.model, update.version)
+            elapsed = parts.clock.monotonic() - started
+            match probation.judge(now, before, elapsed_seconds=elapsed, settings=settings):
+                case probation.Pass():
+                    return Outcome(Event.PASSED, update)
+                case probation.Fail(reason, detail):
+                    return Outcome(Event.REJECTED, update, reason, detail)
+                case probation.Hold():
+                    await asyncio.sleep(tick)
+
+    async def _commit(self, update: Update) -> Outcome:
+        parts = self._parts
+        if not parts.switch.committed(update) and parts.superseded(update):
+            return Outcome(Event.SUPERSEDED, update)
+        parts.vitals.remember(update.model, update.version)
+        await parts.switch.commit(update, _slot(update))
+        return Outcome(Event.COMMITTED, update)
+
+    async def _retire(self, update: Update) -> Outcome:
+        await self._parts.switch.retire(update)
+        self._parts.store.prune()
+        return Outcome(Event.RETIRED, update)
+
+
+class _Progress:
+    """Bytes fetched, told to the fleet in a few steps."""
+
+    def __init__(self, update: Update, fetched_bytes: int, tell: Callable[[Update], None]) -> None:
+        self.update = replace(update, fetched_bytes=fetched_bytes)
+        self._step = max(1, (update.total_bytes or 0) // PROGRESS_STEPS)
+        self._told = fetched_bytes
+        self._tell = tell
+
+    def more(self, fetched: int) -> None:
+        """`fetched` more bytes are in the store."""
+        self.update = replace(self.update, fetched_bytes=(self.update.fetched_bytes or 0) + fetched)
+        if (self.update.fetched_bytes or 0) - self._told >= self._step:
+            self._told = self.update.fetched_bytes or 0
+            self._tell(self.update)
+
+
+async def _to_the_end(work: Callable[[], T]) -> T:
+    """Run in a thread; a cancellation waits for it, so that nobody clears what it still writes."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+def _slot(update: Update) -> SlotName:
+    if update.slot is None:
+        raise RuntimeError(f"{update.state} without a slot")
+    return update.slot
+
+
+def _bytes(chunks: Sequence[Chunk]) -> int:
+    return sum(chunk.size_bytes for chunk in chunks)
+
+
+def _tolerance(manifest: Manifest, providers: Sequence[str]) -> Tolerance:
+    for name in (*providers[:1], "default"):
+        if name in manifest.tolerance:
+            return manifest.tolerance[name]
+    return Tolerance()

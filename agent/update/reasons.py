@@ -1,0 +1,166 @@
+"""Why a device says no: leaves of the error tree, each with the code that reports carry.
+
+Codes without an exception of their own (verdicts of the self-test and of probation) are constants
+beside the table that says which of them prove a release bad for good.
+
+I/O: none.
+"""
+
+from typing import Final
+
+from shared.errors import BrokenError, RefusedError, UnavailableError
+
+
+class ForgedError(RefusedError):
+    """A signature is missing, does not fit, or was made by a key that nobody vouched for."""
+
+    code = "E_SIGNATURE"
+    default_remedy = "announce the release again from the manager that enrolled this device"
+
+
+class ReplayedError(RefusedError):
+    """Older than something that this device has already verified."""
+
+    code = "E_REPLAYED"
+    default_remedy = "start a new rollout: assignments are numbered and never go back"
+
+
+class WrongDeviceError(RefusedError):
+    """A genuine assignment, but for another device."""
+
+    code = "E_WRONG_DEVICE"
+    default_remedy = "look for whoever re-sends other devices' messages on the broker"
+
+
+class ExpiredError(RefusedError):
+    """Genuine once; its time is over."""
+
+    code = "E_EXPIRED"
+    default_remedy = "check the clocks of device and manager, then announce again"
+
+
+class MetadataError(RefusedError):
+    """Signed documents that contradict each other or themselves."""
+
+    code = "E_TRUST"
+    default_remedy = "run `flotilla model verify` on the manager"
+
+
+class NotReleasedError(RefusedError):
+    """The director assigns it, but no release key vouches for exactly this."""
+
+    code = "E_NOT_RELEASED"
+    default_remedy = "publish the release with `flotilla model publish`"
+
+
+class ManifestError(RefusedError):
+    """The manifest does not say what the signed documents say about it."""
+
+    code = "E_MANIFEST"
+    default_remedy = "publish the release again under a new version"
+
+
+class CounterError(RefusedError):
+    """Going back further than a release key allowed."""
+
+    code = "E_COUNTER"
+    default_remedy = "publish a newer release, or one signed with a lower --minimum-counter"
+
+
+class HardwareError(RefusedError):
+    """The release is not meant for this class of hardware."""
+
+    code = "E_HARDWARE"
+    default_remedy = "aim the rollout at devices whose hardware the release names"
+
+
+class RuntimeFitError(RefusedError):
+    """This device has no runtime that the release accepts."""
+
+    code = "E_RUNTIME"
+    default_remedy = "install the runtime or provider that the release names"
+
+
+class DiskSpaceError(RefusedError):
+    """The release does not fit on the disk beside the one that serves."""
+
+    code = "E_DISK_SPACE"
+    default_remedy = "free disk space on the device, then announce again"
+
+
+class DiskError(RefusedError):
+    """The disk failed again and again while the release was installed."""
+
+    code = "E_DISK"
+    default_remedy = "check the device's disk (`flotilla-agent doctor`)"
+
+
+class KnownBadError(RefusedError):
+    """This release has already failed on this device."""
+
+    code = "E_KNOWN_BAD"
+    default_remedy = "publish a repaired version; to try again anyway, start the rollout with force"
+
+
+class DamagedSlotError(RefusedError):
+    """A slot's files are not the ones that were installed."""
+
+    code = "E_SLOT_DAMAGED"
+    default_remedy = "assign the release again: the device fetches it anew"
+
+
+class NoOtherSlotError(RefusedError):
+    """There is no second good version to go back to."""
+
+    code = "E_ROLLBACK"
+    default_remedy = "see `flotilla-agent slots`; assign an older release from the manager instead"
+
+
+class SourceUnavailableError(UnavailableError):
+    """The manager cannot be reached or does not have it yet."""
+
+    code = "E_SOURCE_UNAVAILABLE"
+    default_remedy = "the device tries again by itself; check the network and the manager"
+
+
+class JournalBusyError(UnavailableError):
+    """The journal cannot be written now: the disk is full or the file is locked."""
+
+    code = "E_JOURNAL_BUSY"
+    default_remedy = "free disk space on the device"
+
+
+class DamagedJournalError(BrokenError):
+    """The journal or the slot record cannot be read."""
+
+    code = "E_JOURNAL"
+    default_remedy = "move the state folder away and enrol the device again"
+
+
+CHUNK_DAMAGED: Final = "E_CHUNK_DAMAGED"
+GOLDEN_MISMATCH: Final = "E_GOLDEN_MISMATCH"
+NOT_FINITE: Final = "E_NOT_FINITE"
+SELF_TEST_TIMEOUT: Final = "E_SELF_TEST_TIMEOUT"
+LOAD: Final = "E_LOAD"
+PROBATION_ERRORS: Final = "E_PROBATION_ERRORS"
+PROBATION_LATENCY: Final = "E_PROBATION_LATENCY"
+PROBATION_ACCURACY: Final = "E_PROBATION_ACCURACY"
+PROBATION_CRASH: Final = "E_PROBATION_CRASH"
+PROBATION_OUTPUT: Final = "E_PROBATION_OUTPUT"
+CANCELLED: Final = "E_CANCELLED"
+
+#: The bytes of the release are at fault, on this device: never try them again.
+PROVEN_BAD: Final = frozenset(
+    {
+        "E_ONNX",
+        "E_SHAPE",
+        GOLDEN_MISMATCH,
+        NOT_FINITE,
+        LOAD,
+        PROBATION_ERRORS,
+        PROBATION_LATENCY,
+        PROBATION_ACCURACY,
+        PROBATION_CRASH,
+        PROBATION_OUTPUT,
+    }
+)

@@ -1,0 +1,106 @@
+"""The candidate answers the release's golden inputs in a throw-away child, before it may serve.
+
+I/O: process, disk, tasks.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.update import reasons
+from shared import signing
+from shared.errors import BadInputError
+from shared.manifest import Tolerance
+
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+_PROVIDERS: Final = "import json, onnxruntime as o; print(json.dumps(o.get_available_providers()))"
+_ROOT: Final = Path(__file__).resolve().parents[2]  # where `agent` is, for another interpreter
+
+
+class Trial(BaseModel):
+    """What the child said."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    passed: bool
+    reason: str | None = None
+    detail: str = ""
+    latency_ms: float | None = None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """How a trial is run on this device."""
+
+    python: str | None  # interpreter that has onnxruntime; None: our own
+    timeout_seconds: float
+    memory_bytes: int
+
+    async def run(self, *, model: Path, golden: Path, providers: Sequence[str], tolerance: Tolerance) -> Trial:
+        """What came of it; a child that hangs, dies or babbles has failed."""
+        request = {
+            "model": str(model),
+            "golden": str(golden),
+            "providers": list(providers),
+            "threads": 1,
+            "tolerance": tolerance.model_dump(),
+            "memory_bytes": self.memory_bytes,
+        }
+        found = await self._child(("-m", "agent.serving.trial"), json.dumps(request).encode())
+        if found is None:
+            return _failed(reasons.SELF_TEST_TIMEOUT, f"no answer within {self.timeout_seconds:g} s")
+        code, answer, words = found
+        try:
+            return Trial.model_validate(signing.strict_json(answer, limit_bytes=MAX_ANSWER_BYTES))
+        except (BadInputError, ValidationError):
+            return _failed(reasons.LOAD, f"the trial ended with {_exit(code)}: {words[-500:]}".rstrip(": "))
+
+    async def providers(self) -> tuple[str, ...] | None:
+        """What the installed runtime offers; None without a runtime."""
+        found = await self._child(("-c", _PROVIDERS), b"")
+        try:
+            names: Any = signing.strict_json(found[1], limit_bytes=MAX_ANSWER_BYTES) if found else None
+        except BadInputError:
+            return None
+        return tuple(str(name) for name in names) if isinstance(names, list) else None
+
+    async def _child(self, arguments: Sequence[str], request: bytes) -> tuple[int, bytes, str] | None:
+        child = await asyncio.create_subprocess_exec(
+            self.python or sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_environment()
+        )
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                answer, words = await child.communicate(request)
+        except TimeoutError:
+            return None
+        finally:
+            await _end(child)
+        return child.returncode or 0, answer, words.decode(errors="replace").strip()
+
+
+async def _end(child: Process) -> None:
+    if child.returncode is None:
+        child.kill()
+        await child.wait()
+
+
+def _environment() -> Mapping[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LD_LIBRARY_PATH", "LANG"}}
+    return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _exit(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _failed(reason: str, detail: str) -> Trial:
+    return Trial(passed=False, reason=reason, detail=detail)

@@ -1,0 +1,123 @@
+"""Slot folders and the durable record of which slot answers.
+
+    <state_dir>/models/<model>/slots.json      slots.Record, replaced at once
+    <state_dir>/models/<model>/{a,b}/          model.onnx golden.npz baseline.json manifest.json, read-only
+
+I/O: disk.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent.update.lifecycle import SlotName
+from agent.update.reasons import DamagedJournalError, DamagedSlotError
+from agent.update.slots import Record
+from shared import durable
+from shared.errors import BadInputError
+from shared.manifest import ArtifactName, Manifest
+
+FILES: Final[Mapping[ArtifactName, str]] = {
+    "model": "model.onnx",
+    "golden": "golden.npz",
+    "baseline": "baseline.json",
+}
+MANIFEST_FILE: Final = "manifest.json"
+_RECORD: Final = TypeAdapter(Record)
+_BLOCK_BYTES: Final = 1024 * 1024
+
+
+class SlotDisk:
+    """The models folder of one device."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._models = state_dir / "models"
+        durable.make_folder(self._models)
+
+    def models(self) -> tuple[str, ...]:
+        """Every model that this device has a record of."""
+        return tuple(sorted(found.parent.name for found in self._models.glob("*/slots.json")))
+
+    def read(self, model: str) -> Record:
+        """The record of `model`; an empty one when it is new.
+
+        Raises:
+            DamagedJournalError: the file is there but is not a record.
+        """
+        path = self._models / model / "slots.json"
+        try:
+            return _RECORD.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Record(model)
+        except ValidationError as error:
+            raise DamagedJournalError(f"{path}: {str(error).splitlines()[0]}") from None
+
+    def write(self, record: Record) -> None:
+        """Durable when it returns."""
+        folder = self._models / record.model
+        durable.make_folder(folder)
+        durable.replace_file(folder / "slots.json", _RECORD.dump_json(record, indent=1))
+
+    def folder(self, model: str, slot: SlotName) -> Path:
+        """Where the files of a slot lie, whether or not they do."""
+        return self._models / model / slot
+
+    def file(self, model: str, slot: SlotName, artifact: ArtifactName) -> Path:
+        """One file of a slot."""
+        return self.folder(model, slot) / FILES[artifact]
+
+    def clear(self, model: str, slot: SlotName) -> None:
+        """Remove a slot's files durably. An empty slot stays empty."""
+        folder = self.folder(model, slot)
+        if folder.exists():
+            folder.chmod(0o700)
+            shutil.rmtree(folder)
+            durable.sync_folder(folder.parent)
+
+    def manifest(self, model: str, slot: SlotName, digest: str | None) -> Manifest:
+        """The manifest in a slot, which must be the one named `digest`.
+
+        Raises:
+            DamagedSlotError: missing or other bytes.
+        """
+        try:
+            return Manifest.parse((self.folder(model, slot) / MANIFEST_FILE).read_bytes(), digest)
+        except (OSError, BadInputError) as error:
+            raise DamagedSlotError(f"slot {slot} of {model}: {error}") from None
+
+    def verified(self, model: str, slot: SlotName, digest: str | None) -> Manifest:
+        """The manifest of a slot, after every file was compared with it.
+
+        Raises:
+            DamagedSlotError: some byte differs.
+        """
+        manifest = self.manifest(model, slot, digest)
+        for name, artifact in manifest.artifacts.items():
+            if _digest(self.file(model, slot, name)) != artifact.digest:
+                raise DamagedSlotError(f"slot {slot} of {model}: {FILES[name]} is not what was installed")
+        return manifest
+
+    def free_bytes(self) -> int:
+        """What a process without privileges may still write."""
+        found = os.statvfs(self._models)
+        return found.f_bavail * found.f_frsize
+
+    def used_bytes(self, model: str, slot: SlotName) -> int:
+        """What clearing the slot would give back."""
+        return sum(path.stat().st_size for path in self.folder(model, slot).glob("*"))
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                found.update(block)
+    except OSError as error:
+        raise DamagedSlotError(f"{path.name}: {error.strerror}") from None
+    return found.hexdigest()

@@ -1,0 +1,284 @@
+"""Is this announcement genuine, for this device, and about a release that release keys vouch for?
+
+    announcement --bytes--> strict_json --> timestamp --python-tuf--> root .. targets, role of the model
+                                            assignment --verify_delegate("director")--> orders --> Update
+
+python-tuf verifies in a temporary folder filled from the journal; what it trusts afterwards goes back
+in one transaction, because python-tuf's own store never calls fsync (ADR 2). The clock is never
+believed to be earlier than signed documents prove.
+
+I/O: network, disk, tasks.
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import httpx2
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadHTTPError,
+    ExpiredMetadataError,
+    RepositoryError,
+    UnsignedMetadataError,
+)
+from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # its stubs list no names
+from tuf.ngclient import (  # type: ignore[attr-defined]
+    FetcherInterface,
+    Updater,
+    UpdaterConfig,
+)
+
+from agent.update import reasons
+from agent.update.journal import Journal
+from agent.update.lifecycle import Event, State, Update, advance
+from shared import signing
+from shared.clock import Clock
+from shared.errors import BadInputError, RefusedError
+from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
+from shared.messages import MAX_PAYLOAD_BYTES, Announcement
+
+signing.install()
+logger = logging.getLogger(__name__)
+
+DIRECTOR: Final = "director"
+MAX_METADATA_BYTES: Final = 5_000_000
+#: How long the manager signs these for (docs/protocol.md): expiry minus this is a time that has passed.
+LIFETIMES: Final = {"timestamp.json": timedelta(days=1), "snapshot.json": timedelta(days=7)}
+_TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
+
+
+class Orders(BaseModel):
+    """The `custom` part of an assignment."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    device: DeviceId
+    model: ModelName
+    version: Version
+    manifest: Digest
+    rollout: str | None = None
+    sealed_key: str
+    force: bool = False
+
+
+class Trust:
+    """What this device believes. One verification at a time."""
+
+    def __init__(
+        self, journal: Journal, *, root: bytes, device: str, manager_url: str, box_key: bytes, clock: Clock
+    ) -> None:
+        self._journal = journal
+        self._root = root
+        self._device = device
+        self._metadata_url = f"{manager_url.rstrip('/')}/metadata/"
+        self._box_key = box_key
+        self._clock = clock
+
+    async def verify(self, announcement: Announcement) -> Update | None:
+        """The update that the announcement orders: VERIFIED, or REFUSED with a reason if the director's
+        order is genuine but cannot be followed. None when this very assignment was accepted before.
+
+        Raises:
+            ForgedError, WrongDeviceError, ExpiredError, MetadataError, BadInputError: nothing in it counts.
+            SourceUnavailableError: the manager's metadata cannot be had now; try again.
+        """
+        return await asyncio.to_thread(self._verify, announcement)
+
+    def content_key(self, update: Update) -> bytes:
+        """The key that opens the release's chunks.
+
+        Raises:
+            SealError: sealed for somebody else.
+        """
+        return signing.unseal(update.sealed_key, self._box_key)
+
+    def _verify(self, announcement: Announcement) -> Update | None:
+        for document in (announcement.timestamp, announcement.assignment):
+            signing.strict_json(document, limit_bytes=MAX_PAYLOAD_BYTES)
+        with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as folder:
+            self._materialise(Path(folder))
+            updater = self._refreshed(Path(folder), announcement.timestamp)
+            try:
+                return self._ordered(Path(folder), updater, announcement.assignment)
+            finally:
+                self._write_back(Path(folder), verified=True)
+
+    def _ordered(self, folder: Path, updater: Updater, assignment: str) -> Update | None:
+        version, orders = self._orders(folder, assignment)
+        if version == self._journal.seen:
+            return None
+        update = _update(version, orders)
+        try:
+            self._judge(version, orders, updater)
+            self.content_key(update)
+        except RefusedError as error:
+            return advance(update, Event.REJECTED, reason=error.code, detail=error.detail)
+        return advance(update, Event.TRUSTED)
+
+    def _refreshed(self, folder: Path, hint: str) -> Updater:
+        """An updater whose top-level metadata is verified and current. The announcement's own timestamp
+        is tried first; one that is stale is no proof of bad will, the manager is asked for today's."""
+        try:
+            return self._refresh(folder, hint.encode())
+        except (ExpiredMetadataError, BadVersionNumberError, DownloadHTTPError) as error:
+            logger.info("announced timestamp not usable error=%s", type(error).__name__)
+        except (RepositoryError, DownloadError) as error:
+            raise self._translated(folder, error) from None
+        try:
+            return self._refresh(folder, None)
+        except (RepositoryError, DownloadError) as error:
+            raise self._translated(folder, error) from None
+
+    def _refresh(self, folder: Path, hint: bytes | None) -> Updater:
+        updater = Updater(
+            str(folder),
+            self._metadata_url,
+            fetcher=_Fetcher(hint),
+            config=UpdaterConfig(prefix_targets_with_hash=False),
+            bootstrap=self._root,
+        )
+        updater._trusted_set.reference_time = self._now()  # noqa: SLF001  # python-tuf takes no clock
+        updater.refresh()
+        return updater
+
+    def _translated(self, folder: Path, error: Exception) -> Exception:
+        self._write_back(folder, verified=False)
+        match error:
+            case DownloadError():
+                return reasons.SourceUnavailableError(f"trust metadata: {error}")
+            case UnsignedMetadataError():
+                return reasons.ForgedError(f"trust metadata: {error}")
+            case ExpiredMetadataError():
+                return reasons.ExpiredError(f"trust metadata: {error}")
+            case BadVersionNumberError():
+                return reasons.ReplayedError(f"trust metadata: {error}")
+            case _:
+                return reasons.MetadataError(f"trust metadata: {error}")
+
+    def _orders(self, folder: Path, assignment: str) -> tuple[int, Orders]:
+        """Version and content of the assignment, whose signature and addressee are right."""
+        top = _targets((folder / "targets.json").read_bytes())
+        found = _targets(assignment.encode())
+        try:
+            top.signed.verify_delegate(DIRECTOR, found.signed_bytes, found.signatures)
+        except (UnsignedMetadataError, ValueError) as error:
+            raise reasons.ForgedError(f"assignment: {error}") from None
+        path = f"assign/{self._device}"
+        target = found.signed.targets.get(path)
+        if target is None or len(found.signed.targets) != 1 or not _may_say(top.signed, path):
+            raise reasons.WrongDeviceError(f"assignment for {', '.join(found.signed.targets)[:200] or 'nobody'}")
+        try:
+            orders = Orders.model_validate(target.custom)
+        except ValidationError as error:
+            raise reasons.MetadataError(f"assignment: {str(error).splitlines()[0]}") from None
+        if orders.device != self._device:
+            raise reasons.WrongDeviceError(f"assignment for {orders.device}")
+        if found.signed.is_expired(self._now()):
+            raise reasons.ExpiredError(f"assignment {found.signed.version} expired {found.signed.expires:%Y-%m-%d}")
+        return found.signed.version, orders
+
+    def _judge(self, version: int, orders: Orders, updater: Updater) -> None:
+        if version < self._journal.seen:
+            raise reasons.ReplayedError(f"assignment {version} after {self._journal.seen}")
+        path = release_path(orders.model, orders.version)
+        try:
+            released = updater.get_targetinfo(path)
+        except DownloadError as error:
+            raise reasons.SourceUnavailableError(f"{path}: {error}") from None
+        except ExpiredMetadataError as error:
+            raise reasons.ExpiredError(f"{path}: {error}") from None
+        except UnsignedMetadataError as error:
+            raise reasons.ForgedError(f"{path}: {error}") from None
+        except RepositoryError as error:
+            raise reasons.MetadataError(f"{path}: {error}") from None
+        if released is None:
+            raise reasons.NotReleasedError(f"no release key vouches for {orders.model}@{orders.version}")
+        if released.hashes.get("sha256") != orders.manifest:
+            raise reasons.NotReleasedError(f"release keys vouch for another {orders.model}@{orders.version}")
+
+    # the folder that python-tuf works in
+
+    def _materialise(self, folder: Path) -> None:
+        for name, data in self._journal.trusted().items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+
+    def _write_back(self, folder: Path, *, verified: bool) -> None:
+        files = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*.json")
+            if path.is_file() and not path.is_symlink()
+        }
+        self._journal.save_trusted(files, verified_at=_signed_before(files) if verified else None)
+
+    def _now(self) -> datetime:
+        floor = self._journal.verified_at
+        return max(self._clock.now(), floor) if floor else self._clock.now()
+
+
+class _Fetcher(FetcherInterface):
+    """Metadata over HTTP; `hint` stands in for `timestamp.json`. Whatever is not strict JSON (a captive
+    portal's page) counts as not reached."""
+
+    def __init__(self, hint: bytes | None) -> None:
+        self._hint = hint
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        if self._hint is not None and url.endswith("/timestamp.json"):
+            return iter((self._hint,))
+        received = bytearray()
+        with httpx2.stream("GET", url, timeout=_TIMEOUT, follow_redirects=False) as answer:
+            if answer.status_code != httpx2.codes.OK:
+                raise DownloadHTTPError(f"{url} answered {answer.status_code}", answer.status_code)
+            for block in answer.iter_bytes():
+                received += block
+                if len(received) > MAX_METADATA_BYTES:
+                    raise DownloadError(f"{url} does not end")
+        signing.strict_json(bytes(received), limit_bytes=MAX_METADATA_BYTES)
+        return iter((bytes(received),))
+
+
+def _targets(data: bytes) -> Metadata[Targets]:
+    try:
+        found: Metadata[Targets] = Metadata.from_bytes(data)
+    except RepositoryError as error:
+        raise BadInputError(f"not TUF metadata: {error}") from None
+    if not isinstance(found.signed, Targets):
+        raise reasons.ForgedError(f"a {found.signed.type} in the place of targets")
+    return found
+
+
+def _may_say(top: Targets, path: str) -> bool:
+    roles = (top.delegations.roles if top.delegations else None) or {}
+    return DIRECTOR in roles and bool(roles[DIRECTOR].is_delegated_path(path))
+
+
+def _signed_before(files: Mapping[str, bytes]) -> datetime | None:
+    """The latest time that every verified online document is known to be younger than."""
+    known = [
+        Metadata.from_bytes(files[name]).signed.expires - lifetime
+        for name, lifetime in LIFETIMES.items()
+        if name in files
+    ]
+    return min(known, default=None)
+
+
+def _update(version: int, orders: Orders) -> Update:
+    return Update(
+        assignment=version,
+        model=orders.model,
+        version=orders.version,
+        manifest=orders.manifest,
+        sealed_key=orders.sealed_key,
+        rollout=orders.rollout,
+        force=orders.force,
+        state=State.ANNOUNCED,
+    )

@@ -1,0 +1,62 @@
+"""Roles and what each may do: deny by default, one table.
+
+I/O: none.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+Permission = Literal[
+    "devices:read",
+    "devices:write",
+    "invites:write",
+    "releases:read",
+    "releases:write",
+    "trust:write",
+    "rollouts:read",
+    "rollouts:write",
+    "rollouts:approve",
+    "drift:read",
+    "alerts:read",
+    "alerts:write",
+    "audit:read",
+    "tokens:write",
+    "events:read",
+]
+Role = Literal["viewer", "operator", "approver", "releaser", "admin"]
+
+PERMISSIONS: Final[tuple[Permission, ...]] = get_args(Permission)
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+_READ: Final[frozenset[Permission]] = frozenset(
+    {"devices:read", "releases:read", "rollouts:read", "drift:read", "alerts:read", "events:read"}
+)
+GRANTS: Final[dict[Role, frozenset[Permission]]] = {
+    "viewer": _READ,
+    "operator": _READ | {"devices:write", "invites:write", "rollouts:write", "alerts:write"},
+    "approver": _READ | {"rollouts:approve", "alerts:write", "audit:read"},
+    "releaser": _READ | {"releases:write"},
+    "admin": frozenset(PERMISSIONS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something: a token's owner, or a part of the manager itself (role `system`)."""
+
+    name: str
+    role: str
+    request_id: str = ""
+
+    def may(self, permission: Permission) -> bool:
+        """True when the role of this actor grants `permission`."""
+        return any(role == self.role and permission in granted for role, granted in GRANTS.items())
+
+    def permissions(self) -> tuple[Permission, ...]:
+        """Everything that this actor may do, in the order of the table."""
+        return tuple(permission for permission in PERMISSIONS if self.may(permission))
+
+
+def system(part: str) -> Actor:
+    """The actor of writes that no person asked for, such as `rollouts` or `enrolment`."""
+    return Actor(f"system:{part}", "system")

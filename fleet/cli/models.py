@@ -1,0 +1,173 @@
+"""`flotilla model`: publish versions of models, look at them, verify them.
+
+I/O: disk, clock.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from fleet.cli.errors import CliError, Exit
+from fleet.cli.keys import keys_option, keystore
+from fleet.cli.release_door import ReleaseDoor
+from fleet.cli.shell import Column, Row, Shell, command, group
+
+
+@group
+def model() -> None:
+    """Publish and look at versions of models."""
+
+
+@command(
+    model,
+    "publish",
+    example="flotilla model publish digits 1.0.0 model.onnx --reference data.npz\n"
+    'flotilla model publish digits 1.1.0 model.onnx --reference data.npz --notes "more nights" --hardware "orin-*"',
+)
+@click.argument("name")
+@click.argument("version")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--reference", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="DATA.npz",
+              help="One array of typical rows per model input (or `x`); `y` holds true classes.")  # fmt: skip
+@click.option("--notes", default="", help="What changed.")
+@click.option("--hardware", multiple=True, default=("*",), metavar="PATTERN",
+              help="Hardware classes it may run on, such as `orin-*`; repeatable.")  # fmt: skip
+@click.option("--provider", "providers", multiple=True, default=("CPUExecutionProvider",), show_default=True,
+              help="ONNX Runtime execution providers that are acceptable, best first; repeatable.")  # fmt: skip
+@click.option("--minimum-counter", default=0, show_default=True, type=click.IntRange(0),
+              help="Devices on this release may go back as far as this release counter.")  # fmt: skip
+@click.option("--threshold", type=click.IntRange(1, 8),
+              help="For a new model: release keys that must sign each version.")  # fmt: skip
+@keys_option
+def publish(
+    shell: Shell,
+    name: str,
+    version: str,
+    file: Path,
+    reference: Path,
+    folder: Path | None,
+    threshold: int | None,
+    **said: Any,
+) -> None:
+    """Check, measure, encrypt, sign and upload an ONNX file as VERSION of the model NAME.
+
+    The file is run over the reference data, which gives the answers that devices check themselves against, and the
+    baseline that live data is compared with. The same file again changes nothing.
+    """
+    from fleet.releases import publish as steps
+    from fleet.releases.errors import VersionExistsError
+    from fleet.releases.packing import Label
+    from fleet.releases.reading import refuse_other_formats
+    from fleet.releases.wording import next_version
+
+    onnx = _read(file)
+    refuse_other_formats(file.name, onnx)
+    source = steps.Source(file.name, onnx, _read(reference))
+    try:
+        found, new = steps.publish(
+            source,
+            Label(name, version, **said),
+            door=ReleaseDoor(shell.api.request),
+            keystore=keystore(folder),
+            teller=shell,
+            now=datetime.now(UTC),
+            threshold=threshold,
+        )
+    except VersionExistsError as error:
+        remedy = f"flotilla model publish {name} {next_version(version)} {file} --reference {reference}"
+        why = "versions never change, so that a device can trust a number"
+        raise CliError(error.code, error.detail, why, remedy, Exit.CONFLICT) from None
+    released = f"{found['model']}@{found['version']}"
+    said_new = "published" if new else "was published before with this very file; nothing changed"
+    shell.emit({**found, "published": new}, f"{released}  sha256:{found['manifest_digest'][:8]}  {said_new}")
+    if new:
+        shell.say(f"Next: flotilla rollout start {released} --target all")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CliError("E_FILE", f"cannot read {path}", error.strerror or "", "check the path", Exit.USAGE) from None
+
+
+@command(model, "list", example="flotilla model list --json")
+def list_(shell: Shell) -> None:
+    """Show all models with their newest version."""
+    rows = shell.api.pages("/models")
+    columns: list[Column] = [("MODEL", "name"), ("LATEST", "latest"), ("VERSIONS", "versions"), ("SIZE", _size),
+               ("ACCURACY", _accuracy), ("PUBLISHED", "published_at")]  # fmt: skip
+    shell.table(rows, columns, document={"items": rows}, empty="No models. Next: flotilla model publish --help")
+
+
+@command(model, "show", example="flotilla model show digits\nflotilla model show digits 1.1.0 --json")
+@click.argument("name")
+@click.argument("version", required=False)
+def show(shell: Shell, name: str, version: str | None) -> None:
+    """Show the versions of a model, or all that is known of one version."""
+    base = f"/models/{quote(name, safe='')}/versions"
+    if version is None:
+        rows = shell.api.pages(base)
+        columns: list[Column] = [("VERSION", "version"), ("COUNTER", "counter"), ("SIZE", _size),
+                   ("ACCURACY", _accuracy),
+                   ("BY", "published_by"), ("PUBLISHED", "published_at"), ("NOTES", "notes")]  # fmt: skip
+        shell.table(rows, columns, document={"items": rows})
+        return
+    found = shell.api.get(f"{base}/{quote(version, safe='')}")
+    shell.emit(found, lambda: _portrait(found))
+
+
+@command(model, "verify", example="flotilla model verify digits 1.1.0\nflotilla model verify digits 1.1.0 model.onnx")
+@click.argument("name")
+@click.argument("version")
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@keys_option
+def verify(shell: Shell, name: str, version: str, file: Path | None, folder: Path | None) -> None:
+    """Verify a published version as a device would: root, targets, model role, manifest; and FILE against it."""
+    from fleet.releases import pinning
+    from fleet.releases.inspection import vouched
+
+    door = ReleaseDoor(shell.api.request)
+    trust = pinning.verified(keystore(folder), door.trust(), door.root)
+    found = door.version(name, version)
+    if found is None:
+        raise CliError("E_NOT_FOUND", f"{name}@{version} was not published here", "", f"flotilla model show {name}",
+                       Exit.NOT_FOUND)  # fmt: skip
+    document = vouched(trust, found, _read(file) if file else None)
+    shell.emit(document, f"✔ {name}@{version} is signed by {document['signatures']} of {document['keys']} release keys"
+               + (f", and {file} is the file in it" if file else ""))  # fmt: skip
+
+
+def _size(row: Row) -> str:
+    from fleet.releases.wording import readable
+
+    return readable(row["size_bytes"])
+
+
+def _accuracy(row: Row) -> str:
+    found = row["metrics"].get("accuracy")
+    return f"{found:.1%}" if found is not None else ""
+
+
+def _portrait(found: Row) -> str:
+    from fleet.releases.wording import readable, tensors
+    from shared.manifest import Manifest
+
+    manifest = Manifest.model_validate(found["manifest"])
+    runtime = manifest.runtime
+    lines = [
+        f"{found['model']}@{found['version']}  {found['state']}  release counter {found['counter']}",
+        f"  published  {found['published_at']} by {found['published_by']}",
+        f"  size       {_size(found)}; {readable(found['sealed_bytes'])} sealed with all that belongs to it",
+        f"  inputs     {tensors(manifest.inputs)}",
+        f"  outputs    {tensors(manifest.outputs)}",
+        f"  runs on    {', '.join(runtime.hardware)} with {', '.join(runtime.providers)}",
+        f"  accuracy   {_accuracy(found) or 'not measured'}, {found['latency_ms']:.2f} ms a row where it was published",
+        f"  baseline   {found['baseline']['samples']} rows, {len(found['baseline']['features'])} features",
+        f"  manifest   sha256:{found['manifest_digest']}",
+        f"  model      sha256:{found['model_digest']}",
+    ]
+    return "\n".join(lines + ([f"  notes      {found['notes']}"] if found["notes"] else []))

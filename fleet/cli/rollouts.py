@@ -1,0 +1,320 @@
+"""`flotilla rollout`: plan, start, follow, and steer.
+
+I/O: clock.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import click
+
+from fleet.cli import rollout_words as words
+from fleet.cli.errors import CliError, Exit
+from fleet.cli.shell import Shell, command, group
+from fleet.cli.wording import duration, pairs
+
+POLL_SECONDS: Final = 0.5
+OVER: Final = frozenset({"completed", "aborted", "rolled-back", "failed"})
+
+Follow = Iterator[Mapping[str, Any]]
+
+
+@group
+def rollout() -> None:
+    """Bring a version to devices, wave by wave."""
+
+
+def _path(rollout_id: str, verb: str = "") -> str:
+    return f"/rollouts/{quote(rollout_id, safe='')}" + (f"/{verb}" if verb else "")
+
+
+def _asked(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that describe a rollout, for `plan` and `start`."""
+    for option in reversed(
+        (
+            click.argument("release", metavar="NAME@VERSION"),
+            click.option(
+                "--target",
+                default="all",
+                show_default=True,
+                help="`all`, ids `cam-1,cam-2`, `site:NAME`, or `label:KEY=VALUE` (several with commas).",
+            ),
+            click.option("--waves", help="Growing counts or percentages, such as `1,25%,100%`. [5%,25%,50%,100%]"),
+            click.option("--bake", help="Watch each wave so long before the next one. [5m]"),
+            click.option("--strategy", type=click.Choice(["canary", "rolling"]), default="canary", show_default=True),
+            click.option("--batch", type=click.IntRange(1), help="Devices at a time (rolling). [3]"),
+            click.option("--delay", help="Between batches (rolling). [0s]"),
+            click.option("--timeout", help="A device that has not finished by then counts as failed."),
+            click.option("--rollback/--no-rollback", "back", default=None, help="Go back by itself when a gate fails."),
+            click.option("--max-errors", type=click.FloatRange(0, 100), metavar="PERCENT", help="Of requests."),
+            click.option("--max-p95", type=click.FloatRange(0, min_open=True), metavar="MS", help="Latency."),
+            click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@command(rollout, "plan", example="flotilla rollout plan digits@1.1.0 --waves 1,25%,100%")
+@_asked
+def plan(shell: Shell, **asked: Any) -> None:
+    """Show what a rollout would do. Nothing is changed."""
+    found = shell.api.post("/rollouts", json=_body(**asked), params={"dry_run": True})
+    shell.emit(found, lambda: words.plan(found))
+
+
+@command(
+    rollout,
+    "start",
+    example="flotilla rollout start digits@1.1.0 --waves 1,25%,100% --bake 30m\n"
+    "flotilla rollout start digits@1.1.0 --target site:gate --yes --watch",
+)
+@_asked
+@click.option("--plan", "only_plan", is_flag=True, help="Only show what would happen.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--watch", "follow", is_flag=True, help="Follow it to its end.")
+def start(shell: Shell, only_plan: bool, yes: bool, follow: bool, **asked: Any) -> None:
+    """Start a rollout, after showing what it will do."""
+    body = _body(**asked)
+    if only_plan or not yes:
+        planned = shell.api.post("/rollouts", json=body, params={"dry_run": True})
+        if only_plan:
+            shell.emit(planned, lambda: words.plan(planned))
+            return
+        shell.say(words.plan(planned))
+        shell.confirm("Start?", yes=yes)
+    made = shell.api.post("/rollouts", json=body)
+    if not follow:
+        shell.emit(made, f"{made['id']} started.")
+        shell.say(f"Next: flotilla rollout watch {made['id']}")
+        return
+    shell.say(f"{made['id']} started. Watching; Ctrl-C detaches, the rollout goes on.")
+    _watch(shell, made["id"], every=False)
+
+
+@command(rollout, "list", example="flotilla rollout list --state active")
+@click.option("--state", help="`active`, or a state such as `completed`.")
+@click.option("--model", help="Of one model.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+def list_(shell: Shell, state: str | None, model: str | None, limit: int | None) -> None:
+    """Show rollouts, newest first."""
+    rows = shell.api.pages("/rollouts", params={"state": state, "model": model}, limit=limit)
+    columns: list[tuple[str, str | Callable[[Mapping[str, Any]], str]]] = [
+        ("ID", "id"),
+        ("MODEL", lambda row: f"{row['model']}@{row['version']}"),
+        ("STATE", "state"),
+        ("WAVE", lambda row: f"{row['wave']}/{row['waves']}"),
+        ("DEVICES", lambda row: f"{row['committed']}/{row['devices']}"),
+        ("BY", "created_by"),
+        ("STARTED", lambda row: str(row["created_at"])[:16].replace("T", " ")),
+        ("REASON", "reason"),
+    ]
+    shell.table(rows, columns, document={"items": rows}, empty="No rollouts. Next: flotilla rollout start NAME@VERSION")
+
+
+@command(rollout, "show", example="flotilla rollout show ro-7f3k")
+@click.argument("rollout_id", metavar="ID")
+@click.option("--all", "every", is_flag=True, help="List every device.")
+def show(shell: Shell, rollout_id: str, every: bool) -> None:
+    """Show waves, devices, gates and what happened."""
+    found = shell.api.get(_path(rollout_id))
+    shell.emit(found, lambda: words.page(found, every=every))
+
+
+@command(rollout, "watch", example="flotilla rollout watch ro-7f3k\nflotilla rollout watch ro-7f3k --jsonl")
+@click.argument("rollout_id", metavar="ID")
+@click.option("--all", "every", is_flag=True, help="List every device.")
+def watch(shell: Shell, rollout_id: str, every: bool) -> None:
+    """Follow a rollout to its end: a live page on a terminal, one line for each change elsewhere.
+
+    Ends with 0 (completed), 8 (completed, some devices failed) or 1 (anything else).
+    """
+    _watch(shell, rollout_id, every=every)
+
+
+@command(rollout, "wait", example="flotilla rollout wait ro-7f3k --timeout 30m")
+@click.argument("rollout_id", metavar="ID")
+@click.option("--timeout", help="Give up waiting after this long (exit 7); the rollout goes on.")
+def wait(shell: Shell, rollout_id: str, timeout: str | None) -> None:
+    """Wait quietly until a rollout is over.
+
+    Ends with 0 (completed), 8 (completed, some devices failed), 7 (out of time) or 1 (anything else).
+    """
+    until = time.monotonic() + duration(timeout).total_seconds() if timeout else None
+    found: Mapping[str, Any] = {}
+    for found in _states(shell, rollout_id):
+        if until is not None and time.monotonic() >= until and found["state"] not in OVER:
+            raise CliError(
+                "E_WAIT", f"{rollout_id} is still {found['state']}", "", f"flotilla rollout watch {rollout_id}",
+                Exit.TIMED_OUT,
+            )  # fmt: skip
+    shell.emit(found, words.ended(found))
+    shell.exit(exit_code(found))
+
+
+@command(rollout, "pause", example="flotilla rollout pause ro-7f3k")
+@click.argument("rollout_id", metavar="ID")
+def pause(shell: Shell, rollout_id: str) -> None:
+    """Announce nothing new; devices that were told go on."""
+    _steer(shell, rollout_id, "pause")
+
+
+@command(rollout, "resume", example="flotilla rollout resume ro-7f3k")
+@click.argument("rollout_id", metavar="ID")
+def resume(shell: Shell, rollout_id: str) -> None:
+    """Go on after a pause."""
+    _steer(shell, rollout_id, "resume")
+
+
+@command(rollout, "promote", example="flotilla rollout promote ro-7f3k --yes")
+@click.argument("rollout_id", metavar="ID")
+@click.option("--plan", "only_plan", is_flag=True, help="Only tell what would happen.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def promote(shell: Shell, rollout_id: str, only_plan: bool, yes: bool) -> None:
+    """Waive the rest of the bake of this wave. Gates still hold."""
+    if only_plan or not yes:
+        found = shell.api.get(_path(rollout_id))
+        text = words.promotion(found)
+        if only_plan:
+            shell.emit({"id": rollout_id, "plan": text}, text)
+            return
+        shell.confirm(f"{text} Continue?", yes=yes)
+    _steer(shell, rollout_id, "promote")
+
+
+@command(rollout, "abort", example='flotilla rollout abort ro-7f3k --rollback --reason "false alarms at dusk" --yes')
+@click.argument("rollout_id", metavar="ID")
+@click.option("--rollback/--keep", "back", default=None, help="Go back, or keep what devices have. [as it was started]")
+@click.option("--reason", default="", help="For the record.")
+@click.option("--plan", "only_plan", is_flag=True, help="Only tell what would happen.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def abort(shell: Shell, rollout_id: str, back: bool | None, reason: str, only_plan: bool, yes: bool) -> None:
+    """Stop a rollout. Says first what happens to each device."""
+    _stop(shell, rollout_id, "abort", back, reason, only_plan, yes)
+
+
+@command(rollout, "rollback", example="flotilla rollout rollback ro-7f3k --yes")
+@click.argument("rollout_id", metavar="ID")
+@click.option("--reason", default="", help="For the record.")
+@click.option("--plan", "only_plan", is_flag=True, help="Only tell what would happen.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(shell: Shell, rollout_id: str, reason: str, only_plan: bool, yes: bool) -> None:
+    """Send every device of a rollout back to what it served before, also after it completed."""
+    _stop(shell, rollout_id, "rollback", True, reason, only_plan, yes)
+
+
+def exit_code(found: Mapping[str, Any]) -> Exit:
+    """How `watch` and `wait` end."""
+    if found["state"] != "completed":
+        return Exit.FAILED
+    return Exit.SOME_FAILED if found["counts"]["failed"] else Exit.DONE
+
+
+def _stop(shell: Shell, rollout_id: str, verb: str, back: bool | None, reason: str, only_plan: bool, yes: bool) -> None:
+    if only_plan or not yes:
+        found = shell.api.get(_path(rollout_id))
+        text = words.stopping(found, back=found["auto_rollback"] if back is None else back)
+        if only_plan:
+            shell.emit({"id": rollout_id, "plan": text}, text)
+            return
+        shell.confirm(f"{text} Continue?", yes=yes)
+    more = {"rollback": back} if verb == "abort" and back is not None else {}
+    _steer(shell, rollout_id, verb, {"reason": reason, **more})
+
+
+def _steer(shell: Shell, rollout_id: str, verb: str, body: Mapping[str, Any] | None = None) -> None:
+    found = shell.api.post(_path(rollout_id, verb), json=dict(body or {}))
+    shell.emit(found, f"{rollout_id} is {found['state']}." + (f" {found['reason']}" if found["reason"] else ""))
+    if found["state"] not in OVER:
+        shell.say(f"Next: flotilla rollout watch {rollout_id}")
+
+
+def _states(shell: Shell, rollout_id: str) -> Follow:
+    """The rollout again and again, until it is over."""
+    while True:
+        found = shell.api.get(_path(rollout_id))
+        yield found
+        if found["state"] in OVER:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _watch(shell: Shell, rollout_id: str, *, every: bool) -> None:
+    if shell.tty:
+        from fleet.cli import rollout_screen  # rich is for terminals only
+
+        link = f"{shell.session.url}/rollouts/{rollout_id}"
+        found = rollout_screen.follow(_states(shell, rollout_id), link=link, every=every)
+    else:
+        found = _lines(shell, _states(shell, rollout_id))
+    if not shell.as_json:
+        shell.say(words.ended(found))
+    shell.exit(exit_code(found))
+
+
+def _lines(shell: Shell, states: Follow) -> Mapping[str, Any]:
+    before: Mapping[str, Any] = {}
+    for found in states:
+        for change in words.changes(before, found):
+            shell.line(change, words.change(change))
+        before = found
+    return before
+
+
+def _body(
+    release: str,
+    target: str,
+    waves: str | None,
+    bake: str | None,
+    strategy: str,
+    batch: int | None,
+    delay: str | None,
+    timeout: str | None,
+    back: bool | None,
+    max_errors: float | None,
+    max_p95: float | None,
+    max_psi: float | None,
+) -> dict[str, Any]:
+    model, at, version = release.partition("@")
+    if not at or not version:
+        raise CliError("E_USAGE", f"{release!r} is not NAME@VERSION", "", "such as digits@1.1.0", Exit.USAGE)
+    gate = {
+        "max_error_ratio": None if max_errors is None else max_errors / 100,
+        "max_latency_ms": max_p95,
+        "max_psi": max_psi,
+    }
+    body = {
+        "model": model,
+        "version": version,
+        "target": _target(target),
+        "strategy": strategy,
+        "waves": [part.strip() for part in waves.split(",")] if waves else None,
+        "bake_seconds": _seconds(bake),
+        "batch_size": batch,
+        "delay_seconds": _seconds(delay),
+        "timeout_seconds": _seconds(timeout),
+        "auto_rollback": back,
+        "gate": {key: value for key, value in gate.items() if value is not None} or None,
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    return 0.0 if text.strip() in {"0", "0s", "0m"} else duration(text).total_seconds()
+
+
+def _target(text: str) -> str | dict[str, Any]:
+    kind, colon, rest = text.partition(":")
+    if text == "all":
+        return "all"
+    if colon and kind == "site":
+        return {"site": rest}
+    if colon and kind == "label":
+        return {"labels": pairs(rest.split(","))}
+    if colon:
+        raise CliError("E_USAGE", f"{text!r} is not a target", "", "flotilla rollout start --help", Exit.USAGE)
+    return {"ids": [part.strip() for part in text.split(",") if part.strip()]}

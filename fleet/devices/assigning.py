@@ -1,0 +1,69 @@
+"""Tell one device what to run: the next assignment version, signed and stored in one transaction.
+
+Announce it after the commit (`Announcer.announce`); a device that does not hear it is told again.
+
+I/O: none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from shared.errors import RefusedError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from fleet.releases.director import Director
+    from fleet.store.tables import Device, Release
+
+#: In the place of a rollout's id when a person assigned a release to one device.
+BY_HAND = "manual"
+
+
+class NoOtherSlotError(RefusedError):
+    """The device holds no other good version to go back to."""
+
+    code = "E_NO_OTHER_SLOT"
+    status: ClassVar[int] = 409
+    default_remedy = "start a rollout of the version that you want: flotilla rollout start MODEL VERSION --target ID"
+
+
+async def assign(
+    tx: AsyncSession, director: Director, device: Device, release: Release, *, rollout: str, now: datetime
+) -> int:
+    """The new assignment version of `device`, stored with its signed document."""
+    version = device.assignment + 1
+    device.assigned = director.assign(
+        device=device.id, box_key=device.box_key, release=release, rollout=rollout, version=version, now=now
+    )
+    device.assignment = version
+    await tx.flush()
+    return version
+
+
+def other_good_slot(slots: list[Any], serving: dict[str, Any], model: str | None) -> tuple[str, str]:
+    """(model, version) of the good slot that does not serve.
+
+    Raises:
+        NoOtherSlotError: there is none, or several models have one and none was named.
+    """
+    found = {
+        (str(slot["model"]), str(slot["version"]))
+        for slot in slots
+        if slot.get("state") == "good"
+        and slot.get("version")
+        and slot.get("model") in serving
+        and slot["version"] != serving[slot["model"]]
+        and model in (None, slot["model"])
+    }
+    if not found:
+        raise NoOtherSlotError("the device holds no other good version")
+    if len(found) > 1:
+        raise NoOtherSlotError(
+            "several models of this device could go back: " + ", ".join(sorted({name for name, _ in found})),
+            remedy="name one: flotilla device rollback ID --model MODEL",
+        )
+    return found.pop()

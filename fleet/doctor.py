@@ -1,0 +1,187 @@
+"""Look at everything that the manager stands on; say what is wrong and what to do about it.
+
+I/O: disk, network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from fleet.store.database import HEAD, revision
+from shared.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from fleet.settings import FleetSettings
+
+State = Literal["pass", "warn", "fail"]
+_SIGNS: Final[dict[State, str]] = {"pass": "✓", "warn": "!", "fail": "✗"}
+_FREE_BYTES: Final = 1024**3
+#: Before this the clock of a machine cannot be right.
+_EPOCH_YEAR: Final = 2026
+_KEYS: Final = ("pepper", "snapshot.key", "timestamp.key", "director.key", "escrow.key")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: State
+    text: str
+    fix: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def healthy(findings: Sequence[Finding]) -> bool:
+    """True when nothing failed; warnings are no failures."""
+    return all(finding.state != "fail" for finding in findings)
+
+
+def told(findings: Sequence[Finding]) -> Iterator[str]:
+    """One line for each finding, and one for each remedy."""
+    for finding in findings:
+        yield f"{_SIGNS[finding.state]} {finding.what:<9} {finding.text}"
+        if finding.fix:
+            yield f"  {'':<9} fix: {finding.fix}"
+
+
+async def examine(settings: FleetSettings) -> list[Finding]:
+    """Everything, in the order in which things need each other."""
+    return [
+        *_folder(settings),
+        *_keys(settings),
+        *await _database(settings),
+        *_broker(settings),
+        _clock(SystemClock().now()),
+    ]
+
+
+def _folder(settings: FleetSettings) -> Iterator[Finding]:
+    folder = settings.data_dir
+    if not folder.is_dir():
+        yield Finding("disk", "fail", f"there is no folder {folder}", f"flotilla-fleet init --data-dir {folder}")
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding(
+            "disk", "fail", f"{folder} is not writable for this user", f"chown it, or run as its owner: {folder}"
+        )
+        return
+    free = shutil.disk_usage(folder).free
+    enough = free > _FREE_BYTES
+    fix = "" if enough else "make room; releases need about their own size each"
+    yield Finding("disk", "pass" if enough else "warn", f"{folder}, {free / 1024**3:.1f} GiB free", fix)
+
+
+def _keys(settings: FleetSettings) -> Iterator[Finding]:
+    folder = settings.data_dir / "keys"
+    missing = [name for name in _KEYS if not (folder / name).is_file()]
+    open_to_all = [name for name in _KEYS if (folder / name).is_file() and (folder / name).stat().st_mode & 0o077]
+    if missing:
+        fix = f"flotilla-fleet init --data-dir {settings.data_dir}, or restore keys/ from a backup"
+        yield Finding("keys", "fail", f"missing: {', '.join(missing)}", fix)
+    if open_to_all:
+        yield Finding("keys", "fail", f"readable for others: {', '.join(open_to_all)}", f"chmod 600 {folder}/*")
+    if not missing and not open_to_all:
+        yield Finding("keys", "pass", f"{len(_KEYS)} keys in {folder}, for this user only")
+
+
+async def _database(settings: FleetSettings) -> list[Finding]:
+    if settings.database.url is None and not (settings.data_dir / "fleet.sqlite").is_file():
+        return [Finding("database", "fail", "there is none yet", f"flotilla-fleet init --data-dir {settings.data_dir}")]
+    engine = create_async_engine(settings.database_url)
+    try:
+        async with engine.connect() as connection:
+            found = await revision(connection)
+            if found != HEAD:
+                fix = f"flotilla-fleet migrate --data-dir {settings.data_dir}"
+                return [Finding("database", "fail", f"at revision {found}, this program needs {HEAD}", fix)]
+            findings = [Finding("database", "pass", f"{engine.name}, revision {found}")]
+            if engine.name == "sqlite":
+                findings.append(_integrity((await connection.execute(text("PRAGMA quick_check"))).scalar()))
+            root = (await connection.execute(text("SELECT max(version) FROM metadata WHERE role = 'root'"))).scalar()
+            return [*findings, _trust(root)]
+    except (SQLAlchemyError, OSError) as error:
+        return [Finding("database", "fail", str(error).splitlines()[0], "check database.url, the server and the disk")]
+    finally:
+        await engine.dispose()
+
+
+def _integrity(answer: object) -> Finding:
+    if answer == "ok":
+        return Finding("integrity", "pass", "quick_check: ok")
+    return Finding(
+        "integrity", "fail", f"quick_check: {answer}", "restore the newest backup; keep this file for a look"
+    )
+
+
+def _trust(root: object) -> Finding:
+    if root:
+        return Finding("trust", "pass", f"root version {root}")
+    return Finding(
+        "trust", "warn", "not initialised: no release can be published, no device can enrol", "flotilla init"
+    )
+
+
+def _broker(settings: FleetSettings) -> Iterator[Finding]:
+    if settings.mqtt.url is None:
+        yield from _embedded(settings)
+        return
+    parts = urlsplit(settings.mqtt.url)
+    address = (parts.hostname or "", parts.port or (8883 if parts.scheme == "mqtts" else 1883))
+    try:
+        with socket.create_connection(address, timeout=3):
+            yield Finding("broker", "pass", f"{settings.mqtt.url} answers")
+    except OSError as error:
+        yield Finding("broker", "fail", f"{settings.mqtt.url}: {error}", "start the broker, or correct mqtt.url")
+
+
+def _embedded(settings: FleetSettings) -> Iterator[Finding]:
+    running = _endpoints(settings)
+    if running is not None and _answers(running):
+        yield Finding("broker", "pass", f"embedded, {running} answers")
+        return
+    address = (settings.mqtt.embedded_host, settings.mqtt.embedded_port)
+    try:
+        with socket.create_server(address):
+            yield Finding("broker", "pass", "embedded; the manager does not run, its port is free")
+    except OSError as error:
+        fix = "end what listens there, or set mqtt.embedded_port: 0"
+        yield Finding("broker", "fail", f"embedded, port {address[1]}: {error}", fix)
+
+
+def _endpoints(settings: FleetSettings) -> str | None:
+    try:
+        return str(json.loads((settings.data_dir / "endpoints.json").read_text())["mqtt"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 1883), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def _clock(now: datetime) -> Finding:
+    if now.year >= _EPOCH_YEAR:
+        return Finding("clock", "pass", f"{now:%Y-%m-%d %H:%M:%S} UTC")
+    return Finding("clock", "fail", f"it is not {now.year}", "set the clock: timedatectl set-ntp true")

@@ -1,0 +1,145 @@
+"""Make what the manager needs before its first start; what is there already stays as it is.
+
+I/O: disk.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from fleet.access.first_token import ensure_admin
+from fleet.access.secrets import Pepper
+from fleet.errors import DataFolderError
+from fleet.releases.online_keys import OnlineKeys
+from fleet.store.database import HEAD, Database, revision
+from shared.clock import SystemClock
+from shared.durable import make_folder, replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fleet.settings import FleetSettings
+
+
+async def prepare(settings: FleetSettings, config: Path | None) -> dict[str, Any]:
+    """Folder, configuration, database, keys, first token; what was made.
+
+    Raises:
+        FlotillaError: one of them could not be made.
+    """
+    data_dir = settings.data_dir
+    try:
+        make_folder(data_dir)
+        written = _write_config(config or data_dir / "fleet.yaml", data_dir)
+    except OSError as error:
+        raise DataFolderError(f"cannot use {data_dir}: {error}") from error
+    database = Database(settings.database_url)
+    await database.open()
+    try:
+        pepper = Pepper.open(data_dir / "keys" / "pepper")
+        OnlineKeys.open(data_dir / "keys")
+        token = await ensure_admin(database, pepper, data_dir / "admin-token", SystemClock().now())
+    finally:
+        await database.close()
+    return {
+        "data_dir": str(data_dir),
+        "config": str(config or data_dir / "fleet.yaml"),
+        "config_written": written,
+        "admin_token": token,
+        "admin_token_file": str(data_dir / "admin-token"),
+    }
+
+
+def told(made: dict[str, Any]) -> Iterator[str]:
+    """The same for a person."""
+    yield f"data folder    {made['data_dir']}"
+    yield f"configuration  {made['config']} ({'written' if made['config_written'] else 'was there'})"
+    if made["admin_token"]:
+        yield f"admin token    {made['admin_token']}  (shown once; also in {made['admin_token_file']})"
+    yield f"Next: flotilla-fleet run --data-dir {made['data_dir']}"
+
+
+async def migrate(settings: FleetSettings) -> dict[str, str | None]:
+    """Bring the database up to date; where it stood and where it stands.
+
+    Raises:
+        DatabaseError: it cannot be done.
+    """
+    before = await _revision(settings)
+    database = Database(settings.database_url)
+    await database.open()
+    await database.close()
+    return {"from": before, "to": HEAD}
+
+
+async def _revision(settings: FleetSettings) -> str | None:
+    if settings.database.url is None and not (settings.data_dir / "fleet.sqlite").exists():
+        return None
+    engine = create_async_engine(settings.database_url)
+    try:
+        async with engine.connect() as connection:
+            return await revision(connection)
+    finally:
+        await engine.dispose()
+
+
+def _write_config(path: Path, data_dir: Path) -> bool:
+    if path.exists():
+        return False
+    make_folder(path.absolute().parent)
+    replace_file(path, CONFIG.format(data_dir=data_dir.absolute()).encode(), mode=0o640)
+    return True
+
+
+CONFIG = """\
+# Flotilla's manager. Everything here is a default; take the # away to change it.
+# Order: flag > environment (FLOTILLA_SERVER__PORT=8421) > this file > default.
+data_dir: {data_dir}
+# log_level: info                    # debug, info, warning, error
+
+# server:
+#   host: 127.0.0.1                  # 0.0.0.0: reachable from other machines (put TLS in front)
+#   port: 8420                       # 0: any free port, see endpoints.json
+#   public_url: https://fleet.example.org    # what devices and browsers are told
+#   session_idle_minutes: 30
+
+# database:
+#   url: postgresql+asyncpg://flotilla@db/flotilla   # default: SQLite in the data folder
+
+# mqtt:
+#   url: mqtts://broker.example.org:8883     # default: the embedded broker
+#   username: flotilla-fleet
+#   password: ...
+#   embedded_host: 127.0.0.1         # 0.0.0.0: devices on other machines reach it
+#   embedded_port: 1883
+#   messages_per_second: 20          # of one device, on average
+#   burst_messages: 200
+
+# enrolment:
+#   invite_hours: 24                 # life of a claim token
+
+# deployment:
+#   max_concurrent_deployments: 5
+#   deployment_timeout_minutes: 30
+#   heartbeat_interval_seconds: 60   # a device is late after 1.5 and offline after 3 of these in silence
+#   auto_rollback_on_failure: true
+
+# monitoring:
+#   error_rate_threshold: 0.05
+#   latency_threshold_ms: 1000
+#   performance_degradation_threshold: 0.1
+
+# drift_detection:
+#   monitoring_interval_hours: 6
+#   detection_window_days: 1
+#   min_samples_for_detection: 100
+#   significance: 0.001
+
+# thresholds:
+#   statistical_drift: {{psi_threshold: 0.2, kl_divergence_threshold: 0.1, js_divergence_threshold: 0.1}}
+#   performance_drift: {{accuracy_threshold: 0.05, latency_threshold: 0.2}}
+#   severity_levels: {{low: 0.05, medium: 0.1, high: 0.2, critical: 0.3}}
+"""

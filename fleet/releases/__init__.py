@@ -1,0 +1,12 @@
+"""Releases: made and signed by people, kept and handed out by the manager.
+
+    people     reading -> reference_data -> reference_run -> packing -> publish     ONNX file -> signed release
+               keystore -> ceremony -> rotation, root_file                          keys, and what is signed with them
+               pinning -> inspection                                                believe a manager only so far
+    manager    online_keys -> repository -> shelf                                   verify, complete, keep
+               depot                                                                sealed chunks, named by digest
+               director                                                             which device shall run what
+
+The manager holds no key that can make a release; people hold no key that can assign one (docs/security.md).
+Read `errors` first, then `documents` (what the signed documents look like); `wording` is how they are told.
+"""

@@ -1,0 +1,202 @@
+"""Run a model over its reference data in a throw-away process: golden outputs, features, accuracy, latency.
+
+    parent: run() --JSON on stdin--> child: python -m fleet.releases.reference_run --JSON on stdout, .npz file-->
+
+The child is bounded in memory, processor time and wall time; a model that crashes it harms nothing.
+
+I/O: disk, process, clock.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import RefusedError
+from shared.probes import probe
+
+if TYPE_CHECKING:
+    from shared.manifest import Tensor
+
+Arrays = Mapping[str, NDArray[Any]]
+BATCH_ROWS: Final = 64
+LATENCY_RUNS: Final = 30
+MEMORY_BYTES: Final = 8 * 1024**3
+TIMEOUT_SECONDS: Final = 600.0
+
+
+class ModelRunError(RefusedError):
+    """The model does not run on its own reference data."""
+
+    code = "E_MODEL_RUN"
+    default_remedy = "run it with onnxruntime on the same data and correct the export"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the run found."""
+
+    golden: bytes  # the .npz that devices check themselves against
+    features: Mapping[str, NDArray[np.float64]]  # shared.probes, one value per reference row
+    classes: int  # width of the score output; 0 without one
+    output_shapes: Mapping[str, tuple[int, ...]]
+    latency_ms: float  # median of one row (or of the model's fixed batch)
+    accuracy: float | None
+
+
+def run(
+    onnx: bytes,
+    inputs: Arrays,
+    labels: NDArray[Any] | None,
+    *,
+    declared: Sequence[Tensor],
+    golden_rows: int,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Measured:
+    """Run the model `onnx` over all rows of `inputs`.
+
+    Raises:
+        ModelRunError: it does not load, crashes, hangs, or gives what is not finite.
+    """
+    fixed = [tensor.shape[0] for tensor in declared if tensor.shape and tensor.shape[0] > 0]
+    with tempfile.TemporaryDirectory(prefix="flotilla-publish-") as folder:
+        names = ("model.onnx", "reference.npz", "result.npz", "golden.npz")
+        model, data, result, golden = (Path(folder) / name for name in names)
+        model.write_bytes(onnx)  # the bytes that were scanned, in a folder with nothing else to read
+        np.savez(data, allow_pickle=False, **{f"input.{name}": array for name, array in inputs.items()})
+        task = {
+            "model": str(model),
+            "data": str(data),
+            "result": str(result),
+            "golden": str(golden),
+            "batch": fixed[0] if fixed else 0,
+            "golden_rows": fixed[0] if fixed else golden_rows,
+        }
+        found = _ask_child(task, timeout_seconds)
+        with np.load(result) as arrays:
+            features = {name: arrays[name] for name in arrays.files}
+        accuracy = _accuracy(features.get("class.predicted"), labels)
+        shapes = {name: tuple(shape) for name, shape in found["output_shapes"].items()}
+        return Measured(golden.read_bytes(), features, found["classes"], shapes, found["latency_ms"], accuracy)
+
+
+def _accuracy(predicted: NDArray[np.float64] | None, labels: NDArray[Any] | None) -> float | None:
+    if predicted is None or labels is None:
+        return None
+    return float(np.mean(predicted == labels[: len(predicted)]))
+
+
+def _ask_child(task: Mapping[str, Any], timeout_seconds: float) -> Any:
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "fleet.releases.reference_run"],
+            input=json.dumps(task).encode(),
+            capture_output=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelRunError(f"the model did not finish its reference data in {timeout_seconds:.0f} s") from None
+    if ended.returncode != 0:
+        said = ended.stderr.decode(errors="replace").strip().splitlines()
+        raise ModelRunError(
+            f"the process that ran the model ended with {ended.returncode}: {' '.join(said[-1:])[:500]}"
+        )
+    found = json.loads(ended.stdout)
+    if "error" in found:
+        raise ModelRunError(found["error"])
+    return found
+
+
+# What follows runs in the child.
+
+
+def _child() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        answer = _measure(json.load(sys.stdin))
+    except Exception as error:  # noqa: BLE001  (the runtime's exceptions have no common root)
+        answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:800]}
+    sys.stdout.write(json.dumps(answer))
+
+
+def _measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    import onnxruntime  # only the child loads it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(task["model"], options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    with np.load(task["data"]) as arrays:
+        inputs = {name.removeprefix("input."): arrays[name] for name in arrays.files}
+
+    def answer(feed: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(names, session.run(names, feed), strict=True))
+
+    golden_inputs = {name: array[: task["golden_rows"]] for name, array in inputs.items()}
+    golden_outputs = answer(golden_inputs)
+    _must_be_finite(golden_outputs)
+    np.savez(
+        task["golden"],
+        allow_pickle=False,
+        **{f"input.{name}": array for name, array in golden_inputs.items()},
+        **{f"output.{name}": array for name, array in golden_outputs.items()},
+    )
+    features = _features(inputs, answer, task["batch"])
+    np.savez(task["result"], allow_pickle=False, **features)
+    one = {name: array[: task["batch"] or 1] for name, array in inputs.items()}
+    scores = [array for array in golden_outputs.values() if array.ndim == 2 and array.dtype.kind == "f"]
+    return {
+        "latency_ms": _median_ms(lambda: answer(one)),
+        "classes": next((array.shape[1] for array in scores if array.shape[1] > 1), 0),
+        "output_shapes": {name: list(array.shape) for name, array in golden_outputs.items()},
+    }
+
+
+def _must_be_finite(outputs: Mapping[str, Any]) -> None:
+    for name, array in outputs.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"output {name!r} is not a tensor")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"output {name!r} holds NaN or infinity on the reference data")
+
+
+def _features(inputs: Arrays, answer: Any, batch: int) -> dict[str, Any]:
+    """Probes over all rows, in batches of the model's own size."""
+    rows = len(next(iter(inputs.values())))
+    size = batch or min(BATCH_ROWS, rows)
+    pieces: dict[str, list[Any]] = {}
+    for start in range(0, rows - (rows % batch if batch else 0), size):
+        feed = {name: array[start : start + size] for name, array in inputs.items()}
+        outputs = answer(feed)
+        given = len(next(iter(feed.values())))
+        by_row = {name: array for name, array in outputs.items() if array.ndim and len(array) == given}
+        for name, values in probe(feed, by_row).items():
+            pieces.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in pieces.items()}
+
+
+def _median_ms(call: Any) -> float:
+    taken = []
+    for _ in range(LATENCY_RUNS):
+        start = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - start) * 1000)
+    return float(np.median(taken))
+
+
+if __name__ == "__main__":
+    _child()

@@ -1,0 +1,140 @@
+"""What an operator may set on the manager: `fleet.yaml`, one section for each subject.
+
+Read by `shared.configuration`: flag > FLOTILLA_... > file > default; unknown keys are errors.
+
+I/O: none.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Section):
+    """Where REST, the dashboard and the chunks are served."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8420  # 0: any free port, see `endpoints.json`
+    public_url: str | None = None  # what devices are told; None: http://host:port
+    max_body_bytes: PositiveInt = 8 * 1024**2  # of one request
+    session_idle_minutes: PositiveFloat = 30.0  # a browser that does nothing for longer signs in again
+
+
+class DatabaseSettings(Section):
+    """Where the manager remembers."""
+
+    url: str | None = None  # None: SQLite in the data folder
+
+
+class MqttSettings(Section):
+    """The broker between manager and devices."""
+
+    url: str | None = None  # mqtt:// or mqtts://; None: the embedded broker
+    username: str | None = None
+    password: str | None = None
+    public_url: str | None = None  # what devices are told; None: `url`, or the embedded broker
+    embedded_host: str = "127.0.0.1"
+    embedded_port: Port = 1883  # 0: any free port
+    messages_per_second: PositiveFloat = 20.0  # of one device, on average;
+    burst_messages: PositiveInt = 200  # more at once are dropped, and sent again by the device
+
+
+class EnrolmentSettings(Section):
+    """How devices become known."""
+
+    invite_hours: PositiveFloat = 24.0  # life of a claim token
+    attempts_per_minute: PositiveInt = 60  # of one address
+
+
+class DeploymentSettings(Section):
+    """How far and how fast rollouts go."""
+
+    max_concurrent_deployments: PositiveInt = 5
+    deployment_timeout_minutes: PositiveFloat = 30.0
+    heartbeat_interval_seconds: PositiveFloat = 60.0  # late after 1.5 of these in silence, offline after 3
+    auto_rollback_on_failure: bool = True
+
+
+class MonitoringSettings(Section):
+    """Guard rails of a new version: beyond one of them its rollout stops."""
+
+    performance_degradation_threshold: Ratio = 0.1  # loss of accuracy
+    error_rate_threshold: Ratio = 0.05
+    latency_threshold_ms: PositiveFloat = 1000.0
+
+
+class DriftSettings(Section):
+    """When distributions are compared."""
+
+    monitoring_interval_hours: PositiveFloat = 6.0
+    detection_window_days: PositiveFloat = 1.0
+    min_samples_for_detection: PositiveInt = 100
+    enable_statistical_tests: bool = True
+    significance: Annotated[float, Field(gt=0, lt=1)] = 0.00005  # p below it, and PSI above its threshold: drift
+
+
+class PerformanceThresholds(Section):
+    """Losses that count as performance drift."""
+
+    accuracy_threshold: Ratio = 0.05
+    latency_threshold: PositiveFloat = 0.2  # relative to the baseline
+
+
+class StatisticalThresholds(Section):
+    """Distances that count as drift."""
+
+    psi_threshold: PositiveFloat = 0.2
+    kl_divergence_threshold: PositiveFloat = 0.1
+    js_divergence_threshold: PositiveFloat = 0.1
+
+
+class SeverityLevels(Section):
+    """From which distance on an alert is low, medium, high, critical."""
+
+    low: PositiveFloat = 0.05
+    medium: PositiveFloat = 0.1
+    high: PositiveFloat = 0.2
+    critical: PositiveFloat = 0.3
+
+
+class Thresholds(Section):
+    """Where ordinary ends."""
+
+    performance_drift: PerformanceThresholds = PerformanceThresholds()
+    statistical_drift: StatisticalThresholds = StatisticalThresholds()
+    severity_levels: SeverityLevels = SeverityLevels()
+
+
+class AlertSettings(Section):
+    """What becomes of alarms."""
+
+    clear_evaluations: PositiveInt = 3  # quiet looks in a row before an alert resolves by itself
+
+
+class FleetSettings(Section):
+    """The whole of `fleet.yaml`."""
+
+    data_dir: Path = Path("/var/lib/flotilla-fleet")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    mqtt: MqttSettings = MqttSettings()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
+    deployment: DeploymentSettings = DeploymentSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    drift_detection: DriftSettings = DriftSettings()
+    thresholds: Thresholds = Thresholds()
+    alerts: AlertSettings = AlertSettings()
+
+    @property
+    def database_url(self) -> str:
+        """The configured database, or SQLite in the data folder."""
+        return self.database.url or f"sqlite+aiosqlite:///{self.data_dir / 'fleet.sqlite'}"

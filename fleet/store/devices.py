@@ -1,0 +1,161 @@
+"""Queries about devices, and about the claim tokens by which they come.
+
+I/O: none.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet.store.tables import Device, Invite, Stream, UtcDateTime
+from shared.errors import BadInputError
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ORDERS: Final[Mapping[str, Any]] = {
+    "id": Device.id,
+    "name": Device.name,
+    "site": Device.site,
+    "hardware": Device.hardware,
+    "enrolled_at": Device.enrolled_at,
+    "seen_at": func.coalesce(Device.seen_at, literal(_NEVER, UtcDateTime())),
+}
+_TIMES: Final = {"enrolled_at", "seen_at"}
+
+
+async def get(tx: AsyncSession, device_id: str) -> Device | None:
+    """The device with this id."""
+    return await tx.get(Device, device_id)
+
+
+async def find(tx: AsyncSession, id_or_name: str) -> Device | None:
+    """The device with this id, or the only one with this name."""
+    found = await tx.get(Device, id_or_name)
+    if found is None:
+        named = (await tx.scalars(select(Device).where(Device.name == id_or_name).limit(2))).all()
+        found = named[0] if len(named) == 1 else None
+    return found
+
+
+async def active(tx: AsyncSession) -> Sequence[Device]:
+    """Every device that takes part, by id."""
+    return (await tx.scalars(select(Device).where(Device.lifecycle == "active").order_by(Device.id))).all()
+
+
+async def count_by_lifecycle(tx: AsyncSession) -> Mapping[str, int]:
+    """Devices in each lifecycle."""
+    rows = await tx.execute(select(Device.lifecycle, func.count()).group_by(Device.lifecycle))
+    return {row[0]: row[1] for row in rows}
+
+
+async def page(
+    tx: AsyncSession, *, filter_text: str = "", order: str = "id", after: Sequence[Any] | None = None, limit: int
+) -> Sequence[Device]:
+    """Devices that fit `filter_text` (see `conditions`), in the order of a column (`-` in front: the other way).
+
+    Raises:
+        BadInputError: unknown key or column, malformed cursor.
+    """
+    column, down = _order(order)
+    query = select(Device).where(*conditions(filter_text)).limit(limit)
+    query = query.order_by(column.desc() if down else column.asc(), Device.id)
+    if after is not None:
+        query = query.where(_beyond(order.removeprefix("-"), column, down, after))
+    return (await tx.scalars(query)).all()
+
+
+def position(device: Device, order: str) -> list[Any]:
+    """Where a page that ends with `device` continues."""
+    name = order.removeprefix("-")
+    value = getattr(device, name)
+    return [(value or _NEVER).isoformat() if name in _TIMES else value, device.id]
+
+
+def conditions(filter_text: str) -> list[ColumnElement[bool]]:
+    """What `key:value key:value ...` means; a bare word is looked for in id and name. All must hold.
+
+    Raises:
+        BadInputError: a key that there is not.
+    """
+    return [_condition(word) for word in filter_text.split()]
+
+
+def _condition(word: str) -> ColumnElement[bool]:
+    key, colon, value = word.partition(":")
+    if not colon:
+        return or_(Device.id.contains(word, autoescape=True), Device.name.contains(word, autoescape=True))
+    match key.split(".", 1):
+        case ["id" | "name" | "site" | "hardware" | "lifecycle" as name]:
+            return _matches(getattr(Device, name), value)
+        case ["online"] if value in {"true", "false"}:
+            return Device.online.is_(value == "true")
+        case ["label" | "serving" as name, inner] if _LABEL.fullmatch(inner):
+            mapping = Device.labels if name == "label" else Device.serving
+            return _matches(mapping[inner].as_string(), value)
+        case _:
+            raise BadInputError(
+                f"there is no filter {word[:80]!r}",
+                remedy="use id, name, site, hardware, lifecycle, online:true, online:false, label.KEY or "
+                "serving.MODEL, each as key:value; * stands for any characters",
+            )
+
+
+def _matches(column: Any, value: str) -> ColumnElement[bool]:
+    if "*" not in value:
+        return and_(column == value)
+    escaped = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return and_(column.like(escaped.replace("*", "%"), escape="\\"))
+
+
+def _order(order: str) -> tuple[Any, bool]:
+    name = order.removeprefix("-")
+    if name not in _ORDERS:
+        raise BadInputError(f"devices cannot be ordered by {name[:40]!r}", remedy=f"use one of {', '.join(_ORDERS)}")
+    return _ORDERS[name], order.startswith("-")
+
+
+def _beyond(name: str, column: Any, down: bool, after: Sequence[Any]) -> ColumnElement[bool]:
+    try:
+        value, last = after
+        edge: Any = literal(datetime.fromisoformat(value), UtcDateTime()) if name in _TIMES else str(value)
+    except (ValueError, TypeError):
+        raise BadInputError("this cursor belongs to another list", remedy="start again without `cursor`") from None
+    return or_(column < edge if down else column > edge, and_(column == edge, Device.id > str(last)))
+
+
+async def durable(tx: AsyncSession, device_id: str, stream: str) -> dict[str, int]:
+    """Highest durable sequence of each kind of message of one outbox."""
+    rows = await tx.scalars(select(Stream).where(Stream.device_id == device_id, Stream.stream == stream))
+    return {row.kind: row.durable for row in rows}
+
+
+async def set_durable(tx: AsyncSession, device_id: str, stream: str, kind: str, sequence: int) -> None:
+    """Everything of this kind up to `sequence` is stored in this transaction."""
+    await tx.merge(Stream(device_id=device_id, stream=stream, kind=kind, durable=sequence))
+
+
+async def invite_of(tx: AsyncSession, token_hash: str, now: datetime) -> Invite | None:
+    """The claim token with this hash, used up or not, unless it is expired."""
+    return await tx.scalar(select(Invite).where(Invite.token_hash == token_hash, Invite.expires_at > now))
+
+
+async def use_invite(tx: AsyncSession, invite_id: str, now: datetime) -> bool:
+    """Take one use of a claim token. Of several at once, exactly as many succeed as there are uses."""
+    result = await tx.execute(
+        update(Invite)
+        .where(Invite.id == invite_id, Invite.uses_left > 0, Invite.expires_at > now)
+        .values(uses_left=Invite.uses_left - 1)
+    )
+    return int(getattr(result, "rowcount", 0)) == 1
+
+
+async def invites(tx: AsyncSession, *, limit: int, after: str | None = None) -> Sequence[Invite]:
+    """Claim tokens by id; `after` pages on."""
+    query = select(Invite).order_by(Invite.id).limit(limit)
+    if after is not None:
+        query = query.where(Invite.id > after)
+    return (await tx.scalars(query)).all()

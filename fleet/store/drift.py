@@ -1,0 +1,58 @@
+"""Queries about telemetry windows as drift sees them, and about its verdicts.
+
+I/O: none.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet.store.tables import Device, DriftState, Release, Window
+
+
+async def windows_since(tx: AsyncSession, since: datetime) -> Sequence[Window]:
+    """Every window that came at `since` or later, oldest first."""
+    query = select(Window).where(Window.received_at >= since).order_by(Window.received_at)
+    return (await tx.scalars(query)).all()
+
+
+async def baselines(
+    tx: AsyncSession, releases: Collection[tuple[str, str]]
+) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """(model, version) -> body of its baseline."""
+    query = select(Release.model, Release.version, Release.baseline).where(
+        tuple_(Release.model, Release.version).in_(list(releases))
+    )
+    return {(row[0], row[1]): row[2] for row in await tx.execute(query)}
+
+
+async def serving(tx: AsyncSession) -> Mapping[str, Mapping[str, str]]:
+    """Active device -> model -> version that it serves, as it last said."""
+    query = select(Device.id, Device.serving).where(Device.lifecycle == "active")
+    return {row[0]: row[1] for row in await tx.execute(query)}
+
+
+async def states(
+    tx: AsyncSession, *, model: str | None = None, scope: str | None = None, state: str | None = None
+) -> Sequence[DriftState]:
+    """Verdicts, by model, version, scope and feature."""
+    query = select(DriftState).order_by(DriftState.model, DriftState.version, DriftState.scope, DriftState.feature)
+    for column, value in ((DriftState.model, model), (DriftState.scope, scope), (DriftState.state, state)):
+        if value is not None:
+            query = query.where(column == value)
+    return (await tx.scalars(query)).all()
+
+
+async def put(tx: AsyncSession, row: DriftState) -> None:
+    """Insert or replace one verdict."""
+    await tx.merge(row)
+
+
+async def forget(tx: AsyncSession, scope: str, model: str, version: str) -> None:
+    """Remove the verdicts on a release in one scope."""
+    await tx.execute(
+        delete(DriftState).where(DriftState.scope == scope, DriftState.model == model, DriftState.version == version)
+    )

@@ -1,0 +1,57 @@
+"""Queries about releases and about the signed documents around them.
+
+I/O: none.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet.store.tables import Metadata, Release
+
+
+async def find(tx: AsyncSession, model: str, version: str) -> Release | None:
+    """One version, withdrawn or not."""
+    return await tx.get(Release, (model, version))
+
+
+async def by_digest(tx: AsyncSession, manifest_digest: str) -> Release | None:
+    """The release whose manifest has this digest."""
+    return await tx.scalar(select(Release).where(Release.manifest_digest == manifest_digest))
+
+
+async def of_model(tx: AsyncSession, model: str) -> Sequence[Release]:
+    """All versions of a model, newest counter first."""
+    return (await tx.scalars(select(Release).where(Release.model == model).order_by(Release.counter.desc()))).all()
+
+
+async def every(tx: AsyncSession) -> Sequence[Release]:
+    """All releases: by model, newest counter first."""
+    return (await tx.scalars(select(Release).order_by(Release.model, Release.counter.desc()))).all()
+
+
+async def last_counter(tx: AsyncSession, model: str) -> int:
+    """The highest counter of a model; 0 before its first release."""
+    return await tx.scalar(select(func.max(Release.counter)).where(Release.model == model)) or 0
+
+
+async def document(tx: AsyncSession, role: str, version: int | None = None) -> Metadata | None:
+    """One signed document, the newest if no version is named."""
+    query = select(Metadata).where(Metadata.role == role).order_by(Metadata.version.desc()).limit(1)
+    return await tx.scalar(query if version is None else query.where(Metadata.version == version))
+
+
+async def newest_documents(tx: AsyncSession) -> Mapping[str, Metadata]:
+    """Role -> its newest signed document."""
+    newest = select(Metadata.role, func.max(Metadata.version).label("version")).group_by(Metadata.role).subquery()
+    query = select(Metadata).join(newest, (Metadata.role == newest.c.role) & (Metadata.version == newest.c.version))
+    return {row.role: row for row in (await tx.scalars(query)).all()}
+
+
+async def save_document(tx: AsyncSession, role: str, version: int, data: bytes, *, keep: int | None) -> None:
+    """Store a signed document; of the older ones of this role `keep` stay (None: all)."""
+    await tx.merge(Metadata(role=role, version=version, data=data))
+    if keep is not None:
+        await tx.execute(delete(Metadata).where(Metadata.role == role, Metadata.version < version - keep))
+    await tx.flush()

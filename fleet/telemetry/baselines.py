@@ -1,0 +1,51 @@
+"""What a window is compared with: the reference that travels with the release.
+
+I/O: none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from fleet.telemetry import drift
+from shared.messages import FeatureCounts
+from shared.sketches import Baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One feature of a release's baseline, ready to compare with."""
+
+    group: str  # input, output, class
+    kind: str
+    digest: str  # of the bin edges
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    widths: tuple[float, ...]
+
+
+def references(body: Mapping[str, Any]) -> Mapping[str, Reference]:
+    """Feature -> its reference; empty when the release has none, or none that can be read."""
+    try:
+        baseline = Baseline.model_validate(body)
+    except ValidationError:
+        return {}
+    return {
+        feature.name: Reference(
+            group=feature.group,
+            kind=feature.kind,
+            digest=feature.digest,
+            edges=feature.edges,
+            counts=feature.counts,
+            widths=drift.widths(feature),
+        )
+        for feature in baseline.features
+        if len(feature.counts) == len(feature.edges) + 1 and sum(feature.counts) > 0
+    }
+
+
+def fits(reference: Reference, counts: FeatureCounts) -> bool:
+    """Counts over other bins are never merged: they would mean something else."""
+    return counts.edges == reference.digest and len(counts.counts) == len(reference.counts)

@@ -1,0 +1,140 @@
+from agent.serving.dispatch import WINDOW, Dispatch, Drained, GiveUp, Refusal, Send, Stop, Ticket
+
+OLD, NEW = ("m", "1"), ("m", "2")
+
+
+def table(*up: tuple[str, str], limit: int = 4) -> Dispatch:
+    made = Dispatch(queue_limit=limit, timeout_seconds=10)
+    for key in up:
+        made.attach(key, 0.0)
+    if up:
+        made.route("m", up[0][1], 0.0)
+    return made
+
+
+def ticket(number: int, version: str | None = None) -> Ticket:
+    return Ticket(number, "m", version, deadline=10.0)
+
+
+def test_nothing_loaded_is_unavailable_and_another_model_unknown() -> None:
+    empty = table().submit(ticket(1), 0.0)
+    assert isinstance(empty, Refusal)
+    assert empty.status == 503
+    other = table(OLD).submit(Ticket(1, "x", None, 10.0), 0.0)
+    assert isinstance(other, Refusal)
+    assert (other.status, other.text) == (404, "Request for unknown model: 'x' is not found")
+    version = table(OLD).submit(ticket(1, "9"), 0.0)
+    assert isinstance(version, Refusal)
+    assert version.text == "Request for unknown model: 'm' version 9 is not found"
+
+
+def test_a_loaded_but_unrouted_model_is_not_ready() -> None:
+    made = Dispatch(queue_limit=4, timeout_seconds=10)
+    made.attach(OLD, 0.0)
+    refusal = made.submit(ticket(1), 0.0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.status == 503
+    sent = made.submit(ticket(2, "1"), 0.0)
+    assert [action.key for action in sent] == [OLD]
+
+
+def test_the_routed_version_answers_and_a_route_change_takes_effect_at_once() -> None:
+    made = table(OLD, NEW)
+    first = ticket(1)
+    assert made.submit(first, 0.0) == [Send(OLD, first)]
+    assert made.route("m", "2", 0.0) == []
+    second = ticket(2)
+    assert made.submit(second, 0.0) == [Send(NEW, second)]
+    assert made.answered(OLD, 1, 0.1)[0] is first
+
+
+def test_window_then_queue_then_busy() -> None:
+    made = table(OLD, limit=2)
+    sent = [made.submit(ticket(number), 0.0) for number in range(WINDOW + 2)]
+    assert sum(map(len, sent)) == WINDOW
+    assert made.waiting == 2
+    refusal = made.submit(ticket(99), 0.0)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error, refusal.status) == ("busy", 503)
+    _, actions = made.answered(OLD, 0, 0.1)
+    assert [action.ticket.number for action in actions] == [WINDOW]
+
+
+def test_death_sends_requests_to_the_stand_by_in_order() -> None:
+    made = table(NEW, OLD)
+    tickets = [ticket(number) for number in range(3)]
+    for entry in tickets:
+        made.submit(entry, 0.0)
+    assert made.lost(NEW, 1.0) == [Send(OLD, entry) for entry in tickets]
+    assert [entry.retried for entry in tickets] == [True, False, False]
+    assert made.answering("m") == "1"
+    made.attach(NEW, 2.0)
+    assert made.answering("m") == "2"
+
+
+def test_death_of_the_only_worker_makes_requests_wait_for_the_next() -> None:
+    made = table(OLD)
+    entry = ticket(1)
+    made.submit(entry, 0.0)
+    assert made.lost(OLD, 1.0) == []
+    assert made.waiting == 1
+    assert made.attach(OLD, 2.0) == [Send(OLD, entry)]
+
+
+def test_a_request_that_kills_two_workers_is_given_up_and_the_others_are_not() -> None:
+    made = table(NEW, OLD)
+    poison, good = ticket(1), ticket(2)
+    made.submit(poison, 0.0)
+    made.submit(good, 0.0)
+    made.lost(NEW, 1.0)
+    assert made.lost(OLD, 2.0) == [GiveUp(poison, "worker-died")]
+    assert made.attach(OLD, 3.0) == [Send(OLD, good)]
+
+
+def test_a_hanging_worker_is_stopped_once_and_its_request_tried_elsewhere() -> None:
+    made = table(NEW, OLD)
+    entry, later = ticket(1), ticket(2)
+    made.submit(entry, 0.0)
+    assert made.expire(9.9) == []
+    assert made.expire(10.1) == [Stop(NEW)]
+    assert made.expire(10.2) == []
+    assert made.submit(later, 10.3) == [Send(OLD, later)]  # nothing more for the one that hangs
+    assert made.lost(NEW, 10.4) == [Send(OLD, entry)]
+
+
+def test_waiting_is_bounded_in_time() -> None:
+    made = table(OLD)
+    made.lost(OLD, 0.0)
+    entry = ticket(1)
+    assert made.submit(entry, 0.0) == []
+    assert made.expire(10.1) == [GiveUp(entry, "timeout")]
+    assert not made.busy
+
+
+def test_unloading_drains_and_then_gives_up_what_asked_for_it() -> None:
+    made = table(NEW, OLD)
+    held, pinned = ticket(1, "1"), [ticket(number, "1") for number in range(10, 10 + WINDOW)]
+    made.submit(held, 0.0)
+    for entry in pinned:
+        made.submit(entry, 0.0)
+    assert made.detach(OLD, 1.0) == []
+    for entry in (held, *pinned[:-2]):
+        assert made.answered(OLD, entry.number, 1.0)[1] == []
+    last = made.answered(OLD, pinned[-2].number, 1.0)[1]
+    assert last == [Drained(OLD), GiveUp(pinned[-1], "gone")]
+    assert made.versions() == [NEW]
+
+
+def test_unloading_the_routed_version_leaves_no_route() -> None:
+    made = table(OLD)
+    assert made.detach(OLD, 1.0) == [Drained(OLD)]
+    assert made.routes == {}
+    assert made.detach(OLD, 1.0) == [Drained(OLD)]
+
+
+def test_a_client_that_left_is_not_waited_for() -> None:
+    made = table(OLD)
+    entry = ticket(1)
+    made.submit(entry, 0.0)
+    entry.gone = True
+    assert made.lost(OLD, 1.0) == [GiveUp(entry, "worker-died")]

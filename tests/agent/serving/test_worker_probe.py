@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from agent.serving import worker_wire
+from agent.serving.worker_probe import MAX_KEPT, Prober
+from shared import probes
+
+
+def request(rows: int, seed: int, side: int = 8) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    chance = np.random.default_rng(seed)
+    scores = chance.random((rows, 10), dtype=np.float32)
+    images = chance.random((rows, 1, side, side), dtype=np.float32)
+    return {"image": images}, {"scores": scores / scores.sum(axis=1, keepdims=True)}
+
+
+def test_together_or_alone_gives_the_same_features() -> None:
+    prober = Prober()
+    asked = [request(rows, seed, side) for seed, (rows, side) in enumerate([(1, 8), (3, 8), (1, 9), (2, 8), (1, 600)])]
+    for number, (inputs, results) in enumerate(asked):
+        prober.add(number, inputs, results)
+    prober.add(99, {}, {})  # one that failed
+    found = dict(prober.flush())
+    assert found.pop(99) == b""
+    assert prober.empty
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    for number, (inputs, results) in enumerate(asked):
+        alone = probes.probe(inputs, results)
+        together = worker_wire.unpack_features(found[number])
+        assert list(together) == list(alone)
+        for name, values in alone.items():
+            assert together[name] == pytest.approx(values.tolist(), rel=1e-6), name
+
+
+def test_many_rows_are_thinned_out_evenly() -> None:
+    prober = Prober()
+    inputs, results = request(1000, 1)
+    prober.add(1, inputs, results)
+    ((_, packed),) = prober.flush()
+    classes = worker_wire.unpack_features(packed)["class.predicted"]
+    assert list(classes) == results["scores"][::4].argmax(axis=1).tolist()
+
+
+def test_it_is_full_after_so_many() -> None:
+    prober = Prober()
+    for number in range(MAX_KEPT):
+        assert not prober.full
+        prober.add(number, {}, {})
+    assert prober.full
+    prober.clear()
+    assert prober.empty

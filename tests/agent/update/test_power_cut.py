@@ -1,0 +1,143 @@
+"""SIGKILL of a serving agent after every effect, then a restart: a good slot serves, the update ends."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from nacl.public import PrivateKey
+
+from tests.simulators import killable_agent
+from tests.simulators.killable_agent import Job
+from tests.simulators.release_repository import Release, ReleaseRepository, tiny_model
+
+#: Everything that an update which succeeds does, in order; the clean run proves the list complete.
+COMMITTING = [
+    "verified",
+    "accepted",
+    "plan",
+    "saved:planned",
+    "clear:recorded",
+    "clear",
+    "saved:fetching",
+    "fetch",
+    "saved:fetched",
+    "assemble",
+    "saved:assembled",
+    "stage",
+    "saved:staged",
+    "self-test",
+    "saved:self-tested",
+    "swap:recorded",
+    "swap:loaded",
+    "swap",
+    "saved:probation",
+    "watch",
+    "saved:proven",
+    "commit:recorded",
+    "commit",
+    "saved:committed",
+    "told:committed",
+    "finished",
+]
+#: What follows a probation that ends badly.
+RETIRING = [
+    "watch",
+    "saved:condemned",
+    "retire:routed",
+    "retire:recorded",
+    "retire",
+    "saved:rolled-back",
+    "told:rolled-back",
+    "finished",
+]
+BOX = PrivateKey.generate()
+pytestmark = pytest.mark.flow
+
+
+@dataclass
+class World:
+    repository: ReleaseRepository
+    installed: Path  # state folder of a device that serves 1.0.0, good in both senses
+    good: Release
+
+    def announcement(self, release: Release) -> bytes:
+        return self.repository.announce("cam-1", bytes(BOX.public_key), release).to_bytes()
+
+    def job(self, folder: Path, *releases: Release) -> Job:
+        announcements = tuple(self.announcement(release) for release in releases)
+        return Job(folder, self.repository.url, self.repository.root, bytes(BOX), announcements)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("installed") / "state"
+    folder.mkdir()
+    with ReleaseRepository() as repository:
+        world = World(repository, folder, repository.publish("digits", "1.0.0", tiny_model(0)))
+        assert killable_agent.run(world.job(folder, world.good)) is not None
+        world.good = repository.publish("digits", "1.1.0", tiny_model(1))
+        yield world
+
+
+@pytest.fixture
+def job(world: World, tmp_path: Path) -> Job:
+    shutil.copytree(world.installed, tmp_path / "state")
+    return world.job(tmp_path / "state", world.good)
+
+
+def final_phases(job: Job) -> set[str]:
+    lines = (job.folder / "reports.jsonl").read_text().splitlines()
+    found = {json.loads(line)["phase"] for line in lines if json.loads(line)["version"] == "1.1.0"}
+    return found & {"committed", "rolled-back", "failed", "refused", "cancelled"}
+
+
+def test_the_lists_of_effects_are_complete(job: Job) -> None:
+    committed = killable_agent.run(job)
+    assert committed is not None
+    told = ("told:committed", "told:rolled-back")
+    assert [name for name in committed["marks"] if not name.startswith("told:") or name in told][1:] == COMMITTING
+
+
+def test_the_list_of_effects_of_a_roll_back_is_complete(job: Job) -> None:
+    rolled_back = killable_agent.run(replace(job, bad_version="1.1.0"))
+    assert rolled_back is not None
+    marks = rolled_back["marks"]
+    after = [name for name in marks[marks.index("watch") :] if name != "told:condemned"]
+    assert after == RETIRING
+
+
+@pytest.mark.parametrize("effect", COMMITTING)
+def test_an_update_cut_after_any_effect_is_committed_after_a_restart(job: Job, effect: str) -> None:
+    assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
+    found = killable_agent.run(job)
+    assert found is not None
+    assert found["serving"] == {"digits": "1.1.0"}
+    assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["good", "1.1.0"]}
+    assert found["leftovers"] == []
+    assert final_phases(job) == {"committed"}
+
+
+@pytest.mark.parametrize("effect", RETIRING)
+def test_a_roll_back_cut_after_any_effect_is_finished_after_a_restart(job: Job, effect: str) -> None:
+    job = replace(job, bad_version="1.1.0")
+    assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
+    found = killable_agent.run(job)
+    assert found is not None
+    assert found["serving"] == {"digits": "1.0.0"}
+    assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["empty", None]}
+    assert found["leftovers"] == []
+    assert final_phases(job) == {"rolled-back"}
+
+
+def test_cuts_in_every_start_of_a_trial_end_in_a_roll_back(job: Job) -> None:
+    assert killable_agent.run(replace(job, kill_at=("swap:recorded", 0))) is None
+    for _ in range(killable_agent.SETTINGS.tries - 1):
+        assert killable_agent.run(replace(job, kill_at=("boot:recorded", 0))) is None
+    found = killable_agent.run(job)
+    assert found is not None
+    assert found["serving"] == {"digits": "1.0.0"}
+    assert found["leftovers"] == []
+    assert final_phases(job) == {"failed"}

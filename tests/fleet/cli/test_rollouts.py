@@ -1,0 +1,173 @@
+import copy
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fleet.api.rollouts import document
+from fleet.cli import rollout_screen, rollout_words
+from fleet.rollouts import gate, progress
+from fleet.rollouts.states import Evidence, Member, Rollout, State, Vitals, Wave
+
+T0 = datetime(2026, 1, 1, 8, 16, 12, tzinfo=UTC)
+WAVES = (Wave("Canary", "1 device", 1), Wave("Fleet", "100 %", 2))
+
+
+def view(state: State = State.RUNNING, *states: str, **changes: Any) -> dict[str, Any]:
+    """A rollout in the very form that the API answers."""
+    rollout = replace(
+        Rollout("ro-7f3k", "digits", "2.0.0", "canary", WAVES, T0, state=state, wave=1, bake_seconds=30), **changes
+    )
+    given = [*states, *["queued"] * 3][:3]
+    members = tuple(
+        Member(f"cam-{number}", min(number, 1), T0, state=it, previous="1.0.0", told_at=None if it == "queued" else T0)
+        for number, it in enumerate(given)
+    )
+    known = Evidence(members, candidate=Vitals(requests=500, failed=1, p95_ms=27.2))
+    facts = progress.Facts(rollout, known, gate.judge(rollout, known, T0), {}, {"cam-0": "gate"}, [], "ana", T0, T0, T0)
+    return json.loads(json.dumps(document(progress.view(facts))))
+
+
+PLAN = {
+    "model": "digits", "version": "2.0.0", "strategy": "canary", "devices": 3, "reachable": 2, "offline": ["cam-2"],
+    "already": [], "previous": ["1.0.0"], "bytes_each": 2_100_000, "bytes_total": 6_300_000,
+    "waves": [{"index": 1, "name": "Canary", "target": "1 device", "total": 1}],
+    "bake_seconds": 30.0, "timeout_seconds": 1800.0, "auto_rollback": True,
+    "limits": {"max_latency_ms": 1000.0, "max_error_ratio": 0.05, "max_psi": 0.2},
+}  # fmt: skip
+
+
+def test_plan_says_what_would_happen(manager, types) -> None:
+    manager.answer("POST /api/v1/rollouts", PLAN)
+    result = types("rollout", "plan", "digits@2.0.0", "--waves", "1,100%", "--bake", "30s", "--target", "label:a=b")
+    assert result.exit_code == 0, result.output
+    assert "3 devices: 2 reachable, 1 offline get it when they come;  2.1 MB each, 6.3 MB in all" in result.stdout
+    assert "stop if a device takes it back, p95 > 1000 ms, errors > 5 %, PSI > 0.20" in result.stdout
+    (asked,) = manager.asked
+    assert asked.path.endswith("?dry_run=true") or "dry_run=True" in asked.path
+    assert asked.body == {
+        "model": "digits", "version": "2.0.0", "target": {"labels": {"a": "b"}}, "strategy": "canary",
+        "waves": ["1", "100%"], "bake_seconds": 30.0,
+    }  # fmt: skip
+
+
+def test_start_with_yes_answers_the_rollout(manager, types) -> None:
+    manager.answer("POST /api/v1/rollouts", view(), 201)
+    result = types("rollout", "start", "digits@2.0.0", "--yes", "--json")
+    assert json.loads(result.stdout)["id"] == "ro-7f3k"
+    assert len(manager.asked) == 1
+
+
+def test_start_without_yes_asks_and_without_terminal_refuses(manager, types) -> None:
+    manager.answer("POST /api/v1/rollouts", PLAN)
+    result = types("rollout", "start", "digits@2.0.0")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert len(manager.asked) == 1  # the plan, nothing else
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (view(State.COMPLETED, "committed", "committed", "committed"), 0),
+        (view(State.COMPLETED, "committed", "committed", "failed"), 8),
+        (view(State.ROLLED_BACK, "rolled-back", reason="cam-0 took it back"), 1),
+        (view(State.ABORTED, "committed"), 1),
+    ],
+)
+def test_watch_tells_each_change_once_and_how_it_ended(manager, types, last, code) -> None:
+    for found in (view(State.RUNNING, "fetching"), view(State.RUNNING, "probation"), last):
+        manager.answer("GET /api/v1/rollouts/ro-7f3k", found)
+    result = types("rollout", "watch", "ro-7f3k")
+    assert result.exit_code == code, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "08:16:12Z wave=1 cam-0 queued→fetching"
+    assert "08:16:12Z wave=1 cam-0 fetching→probation" in lines
+    assert lines[-1].startswith(f"08:16:12Z ro-7f3k running→{last['state']}")
+    assert len(lines) == len(set(lines))
+
+
+def test_watch_as_json_lines(manager, types) -> None:
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", view(State.COMPLETED, "committed"))
+    lines = [json.loads(line) for line in types("rollout", "watch", "ro-7f3k", "--jsonl").stdout.splitlines()]
+    assert [(line.get("device"), line["to"]) for line in lines] == [("cam-0", "committed"), (None, "completed")]
+
+
+def test_wait_gives_up_with_its_own_exit_code(manager, types, monkeypatch) -> None:
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", view())
+    monkeypatch.setattr("fleet.cli.rollouts.POLL_SECONDS", 0.01)
+    result = types("rollout", "wait", "ro-7f3k", "--timeout", "1s")
+    assert result.exit_code == 7
+
+
+def test_abort_says_first_what_it_does_to_whom(manager, types) -> None:
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", view(State.RUNNING, "committed", "fetching"))
+    result = types("rollout", "abort", "ro-7f3k", "--plan")
+    assert result.stdout.strip() == "1 device go back to 1.0.0, 1 stop where they are, 1 untouched."
+    assert [it.method for it in manager.asked] == ["GET"]
+    keep = types("rollout", "abort", "ro-7f3k", "--keep", "--plan")
+    assert keep.stdout.startswith("1 device keep 2.0.0, 1 finish what they began")
+
+
+def test_abort_with_yes(manager, types) -> None:
+    manager.answer("POST /api/v1/rollouts/ro-7f3k/abort", view(State.ROLLING_BACK, "committed"))
+    result = types("rollout", "abort", "ro-7f3k", "--rollback", "--reason", "dusk", "--yes")
+    assert result.exit_code == 0, result.output
+    assert manager.asked[0].body == {"reason": "dusk", "rollback": True}
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_pause_and_resume(manager, types, verb) -> None:
+    manager.answer(f"POST /api/v1/rollouts/ro-7f3k/{verb}", view())
+    assert types("rollout", verb, "ro-7f3k").exit_code == 0
+
+
+def test_promote_tells_what_is_skipped(manager, types) -> None:
+    baking = view(State.RUNNING, "committed", wave=0, baking_since=T0)
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", baking)
+    result = types("rollout", "promote", "ro-7f3k", "--plan")
+    assert result.stdout.strip() == "This skips 30 s of watching; then Fleet (2 devices) follows."
+
+
+@pytest.mark.parametrize("words", [["digits"], ["digits@1.0.0", "--target", "x:y"], ["digits@1.0.0", "--bake", "soon"]])
+def test_misuse_is_exit_2(manager, types, words) -> None:
+    assert types("rollout", "plan", *words).exit_code == 2
+
+
+def test_list_and_show(manager, types) -> None:
+    row = {
+        "id": "ro-7f3k", "model": "digits", "version": "2.0.0", "state": "running", "wave": 1, "waves": 2,
+        "committed": 1, "devices": 3, "created_by": "ana", "created_at": "2026-01-01T08:16:12Z", "reason": None,
+    }  # fmt: skip
+    manager.answer("GET /api/v1/rollouts", {"items": [row], "next_cursor": None})
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", view(State.RUNNING, "committed", "refused"))
+    assert types("rollout", "list").stdout.startswith("ro-7f3k\tdigits@2.0.0\trunning\t1/2\t1/3\tana")
+    text = types("rollout", "show", "ro-7f3k").stdout
+    assert "digits 1.0.0 → 2.0.0   running   ro-7f3k · by ana · 1/3 devices" in text
+    assert text.index("cam-1") < text.index("cam-0")  # trouble first
+
+
+def test_the_live_page_holds_everything_and_fits() -> None:
+    console = Console(width=100, height=30, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    found = copy.deepcopy(view(State.RUNNING, "committed", "fetching"))
+    console.print(rollout_screen.frame(found, link="http://fleet/rollouts/ro-7f3k", height=30, every=False))
+    text = console.export_text()
+    console.file.close()
+    for word in ("digits 1.0.0 → 2.0.0", "▶ running", "Canary", "1/1", "cam-1", "fetching", "errors", "0.2 %", "≤ 5 %"):
+        assert word in text, word
+    assert len(text.splitlines()) <= 30
+
+
+def test_a_download_shows_its_share() -> None:
+    found = {
+        "state": "fetching",
+        "fetched_bytes": 93,
+        "total_bytes": 100,
+        "online": True,
+        "reason": None,
+        "detail": None,
+    }
+    assert rollout_words.phase(found) == "fetching 93 %"
