@@ -19,6 +19,7 @@ _ACTIONS: Final = (
 )
 #: Stopping and going back are two buttons; the API's abort alone would choose by the rollout's own setting.
 _BODY: Final = {"abort": '{"rollback": false}'}
+_FLAG: Final = {"abort": " --keep"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,15 @@ def _action(item: tuple[str, str, str, str, bool], view: RolloutView) -> Action:
     verb, word, symbol, tone, dialog = item
     title, costs = _costs(verb, view)
     return Action(
-        verb, word, symbol, tone, dialog, title, costs, f"flotilla rollout {verb} {view.id}", _BODY.get(verb, "")
+        verb,
+        word,
+        symbol,
+        tone,
+        dialog,
+        title,
+        costs,
+        f"flotilla rollout {verb} {view.id}{_FLAG.get(verb, '')}",
+        _BODY.get(verb, ""),
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -84,8 +85,11 @@ class Household:
         self.run_agent(device)
 
     def run_agent(self, device: str) -> None:
-        """Run the agent of an enrolled device."""
-        self._start(device, ["-m", "agent", "run", "--config", str(self.agent_folder(device) / "agent.yaml")])
+        """Run the agent of an enrolled device. A restart keeps the address that applications know."""
+        home = self.agent_folder(device)
+        before = _json(home / "endpoints.json")
+        pinned = {} if before is None else {"FLOTILLA_SERVING__HTTP_PORT": str(urlsplit(before["http"]).port)}
+        self._start(device, ["-m", "agent", "run", "--config", str(home / "agent.yaml")], pinned)
 
     def endpoint(self, device: str) -> dict[str, Any]:
         """Where the device serves: `{"id", "http", "grpc", "uds"}`."""
@@ -133,14 +137,14 @@ class Household:
                 process.kill()
                 process.wait(STOP_SECONDS)
 
-    def _start(self, part: str, arguments: list[str]) -> None:
+    def _start(self, part: str, arguments: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> None:
         with open(self.folder / f"{part}.log", "ab") as log:
             self._running[part] = subprocess.Popen(
                 [sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,  # Ctrl-C reaches the demo only, which then ends the others in order
             )
 

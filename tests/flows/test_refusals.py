@@ -35,9 +35,16 @@ def say(fleet: Fleet, announcement: Announcement, *, device: str = "cam-1") -> N
     """Put an announcement on the device's topic, as whoever holds the broker can."""
 
     async def publish() -> None:
-        link = MqttLink(LinkSettings(f"mqtt://127.0.0.1:{fleet.broker_port}", "mallory", None, None), subscriptions=[])
-        task = asyncio.ensure_future(link.run())
+        up = asyncio.Event()
+
+        async def connected() -> None:
+            up.set()
+
+        settings = LinkSettings(f"mqtt://127.0.0.1:{fleet.broker_port}", "mallory", None, None)
+        link = MqttLink(settings, subscriptions=[], on_connect=connected)
+        task = asyncio.create_task(link.run())
         try:
+            await asyncio.wait_for(up.wait(), 10)
             await link.publish(str(Address(device, Channel.ANNOUNCE)), announcement.to_bytes(), timeout_seconds=10)
         finally:
             task.cancel()

@@ -219,15 +219,14 @@ async def test_nothing_is_lost_when_the_consumer_is_killed_at_the_sixth_of_fifty
     finally:
         consumer.send_signal(signal.SIGKILL)
         await consumer.wait()
+    missing = {str(number).encode() for number in range(5, 50)}  # an ack may have died with its sender: more may come
     async with running(mosquitto, "device", ["t"]) as device:
-        seen: set[bytes] = set()
         async with asyncio.timeout(10):
             async for incoming in device.messages():
                 incoming.ack()
-                seen.add(incoming.payload)
-                if len(seen) >= 45:
+                missing.discard(incoming.payload)
+                if not missing:
                     break
-    assert {str(number).encode() for number in range(5, 50)} <= seen
 
 
 async def test_the_link_comes_back_after_the_broker_was_restarted(broker: AnyBroker) -> None:

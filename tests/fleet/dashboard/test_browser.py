@@ -77,6 +77,14 @@ async def test_sign_in_and_dialogs_are_accessible(browser: Browser, address: str
     await found.page.keyboard.press("?")
     await expect(found.page.locator("#keys")).to_be_visible()
     assert await found.violations() == []
+    await found.page.goto(f"{address}/fleet#enrol")
+    await expect(found.page.locator("#enrol")).to_be_visible()
+    assert await found.page.evaluate(
+        "document.getElementById('enrol').scrollWidth <= document.getElementById('enrol').clientWidth"
+    )
+    assert await found.violations() == []
+    await found.page.goto(f"{address}/login")
+    assert await found.violations() == []
     assert found.complaints == []
 
 

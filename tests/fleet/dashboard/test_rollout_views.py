@@ -96,6 +96,7 @@ class TestActions:
         assert by_verb["pause"].costs == ()
         assert by_verb["promote"].costs[0] == f"Fleet: 3{SP}more devices get 1.1.0"
         assert by_verb["abort"].body == '{"rollback": false}'
+        assert by_verb["abort"].command == "flotilla rollout abort ro-1 --keep"
         assert by_verb["abort"].costs == (
             f"2{SP}devices keep 1.1.0", f"1{SP}device under way finish on their own", f"3{SP}devices are not touched",
         )  # fmt: skip
