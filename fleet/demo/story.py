@@ -106,8 +106,7 @@ class Story:
         wrong = training.negative(digits.train), training.negative(digits.reference)
         self._publish(operator, "1.2.0", *wrong, hidden=64, rounds=120)
         rollout = self._roll_out(operator, "1.2.0", waves="1,100%", must_end="rolled-back")
-        never_told = "E_ROLLOUT_STOPPED"
-        exposed = [it["device"] for it in rollout["deployments"] if it["reason"] != never_told]
+        exposed = [it["device"] for it in rollout["deployments"] if it["touched"]]
         self.outcome["bad_release"] = {
             "rollout": rollout["id"],
             "state": rollout["state"],

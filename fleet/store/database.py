@@ -25,6 +25,12 @@ logger = logging.getLogger(__name__)
 #: The newest migration. A test compares it with the folder.
 HEAD: Final = "0001"
 BUSY_SECONDS: Final = 10
+_PRAGMAS: Final = (
+    f"busy_timeout={BUSY_SECONDS * 1000}",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+)
 
 
 class DatabaseError(BrokenError):
@@ -51,16 +57,20 @@ class Database:
         """
         if self._engine is not None:
             return
+        engine = self._make_engine()
         try:
             self._make_folder()
-            engine = self._make_engine()
             async with engine.connect() as connection:
                 found = await revision(connection)
             if found != HEAD:
                 await _migrate(engine)
                 logger.info("database migrated from=%s to=%s", found, HEAD)
         except (SQLAlchemyError, OSError) as error:
+            await engine.dispose()
             raise DatabaseError(f"cannot open {self._url.render_as_string()}: {error}") from error
+        except BaseException:
+            await engine.dispose()
+            raise
         self._engine = engine
 
     async def close(self) -> None:
@@ -148,15 +158,14 @@ def migrations(connection: Connection | None = None) -> Any:
 
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself; `_begin` does
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={BUSY_SECONDS * 1000}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except BaseException:
+        connection.close()  # not a database: nobody else knows of this connection yet
+        raise
 
 
 def _begin(connection: Connection) -> None:
