@@ -130,16 +130,14 @@ data_dir: {data_dir}
 # monitoring:
 #   error_rate_threshold: 0.05
 #   latency_threshold_ms: 1000
-#   performance_degradation_threshold: 0.1
 
 # drift_detection:
 #   monitoring_interval_hours: 6
 #   detection_window_days: 1
 #   min_samples_for_detection: 100
-#   significance: 0.001
+#   significance: 0.00005
 
 # thresholds:
-#   statistical_drift: {{psi_threshold: 0.2, kl_divergence_threshold: 0.1, js_divergence_threshold: 0.1}}
-#   performance_drift: {{accuracy_threshold: 0.05, latency_threshold: 0.2}}
+#   statistical_drift: {{psi_threshold: 0.2}}
 #   severity_levels: {{low: 0.05, medium: 0.1, high: 0.2, critical: 0.3}}
 """

@@ -66,7 +66,6 @@ class DeploymentSettings(Section):
 class MonitoringSettings(Section):
     """Guard rails of a new version: beyond one of them its rollout stops."""
 
-    performance_degradation_threshold: Ratio = 0.1  # loss of accuracy
     error_rate_threshold: Ratio = 0.05
     latency_threshold_ms: PositiveFloat = 1000.0
 
@@ -77,23 +76,13 @@ class DriftSettings(Section):
     monitoring_interval_hours: PositiveFloat = 6.0
     detection_window_days: PositiveFloat = 1.0
     min_samples_for_detection: PositiveInt = 100
-    enable_statistical_tests: bool = True
     significance: Annotated[float, Field(gt=0, lt=1)] = 0.00005  # p below it, and PSI above its threshold: drift
-
-
-class PerformanceThresholds(Section):
-    """Losses that count as performance drift."""
-
-    accuracy_threshold: Ratio = 0.05
-    latency_threshold: PositiveFloat = 0.2  # relative to the baseline
 
 
 class StatisticalThresholds(Section):
     """Distances that count as drift."""
 
     psi_threshold: PositiveFloat = 0.2
-    kl_divergence_threshold: PositiveFloat = 0.1
-    js_divergence_threshold: PositiveFloat = 0.1
 
 
 class SeverityLevels(Section):
@@ -108,7 +97,6 @@ class SeverityLevels(Section):
 class Thresholds(Section):
     """Where ordinary ends."""
 
-    performance_drift: PerformanceThresholds = PerformanceThresholds()
     statistical_drift: StatisticalThresholds = StatisticalThresholds()
     severity_levels: SeverityLevels = SeverityLevels()
 

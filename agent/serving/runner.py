@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class LoadError(RefusedError):
-    """The worker of this model does not become ready."""
+    """The worker of this model does not become ready. `exit` is how it ended."""
 
     code = "E_LOAD"
+    exit = "exit 1"
     default_remedy = "try the file with onnxruntime on such a device; publish a corrected version"
 
 
@@ -84,11 +85,14 @@ class Runner:
             born = loop.time()
             try:
                 how = await self._live()
-            except (LoadError, ChannelClosedError) as error:
-                how = str(error)
-                if not self.loaded.done() and isinstance(error, LoadError):
+            except ChannelClosedError:
+                how = "lost"
+            except LoadError as error:
+                how = error.exit
+                if not self.loaded.done():
                     self.loaded.set_exception(error)
                     return
+                logger.warning("restart failed model=%s version=%s reason=%r", *self.key, error.detail)
             if self._retired:
                 return
             if self.loaded.done():
@@ -192,10 +196,14 @@ class Runner:
             message = await asyncio.wait_for(channel.receive(), self._settings.load_timeout_seconds)
         except TimeoutError:
             limit = self._settings.load_timeout_seconds
-            raise LoadError(f"loading {self.file.model} {self.file.version} took longer than {limit:g} s") from None
+            late = LoadError(f"loading {self.file.model} {self.file.version} took longer than {limit:g} s")
+            late.exit = "hang"
+            raise late from None
         if message is None:
             how = await self._forks.exit_of(pid)
-            raise LoadError(f"the worker that loaded {self.file.model} {self.file.version} died: {how}")
+            failed = LoadError(f"the worker that loaded {self.file.model} {self.file.version} died: {how}")
+            failed.exit = how
+            raise failed
         news = json.loads(message)
         if "failed" in news:
             raise LoadError(f"{self.file.model} {self.file.version} does not load: {news['failed']}")

@@ -62,7 +62,7 @@ def condition(device: facts.Device, found: facts.Fleet) -> Condition:
     """The worst thing that is true of `device`, and why."""
     if device.lifecycle == "pending":
         return Condition("wait", "Pending", f"flotilla device accept {device.id}")
-    alert = _worst_alert(device.id, found.alerts)
+    alert = _worst_alert(device, found.alerts)
     if alert and alert.severity in SEVERE:
         return Condition("crit", _ALERT_WORD.get(alert.kind, "Alert"), alert.text)
     presence = found.limits.patience.presence(online=device.online, seen_at=device.seen_at, now=found.now)
@@ -108,9 +108,16 @@ def phase_words(deployment: facts.Deployment) -> str:
     return deployment.state
 
 
-def _worst_alert(device: str, alerts: Iterable[facts.Alert]) -> facts.Alert | None:
-    mine = (alert for alert in alerts if alert.scope == f"device:{device}")
+def _worst_alert(device: facts.Device, alerts: Iterable[facts.Alert]) -> facts.Alert | None:
+    mine = (alert for alert in alerts if alert.scope == f"device:{device.id}" or _drifts_with_all(device, alert))
     return min(mine, key=lambda alert: _SEVERITY_ORDER.get(alert.severity, 9), default=None)
+
+
+def _drifts_with_all(device: facts.Device, alert: facts.Alert) -> bool:
+    """True when one alert of the whole fleet stands for the device's own, because every device drifts."""
+    release, _, _ = alert.subject.partition(" ")
+    serves = {f"{model}@{version}" for model, version in device.serving.items()}
+    return alert.scope == "fleet" and alert.kind == "drift" and release in serves
 
 
 def fresh(windows: Sequence[facts.Window], now: datetime) -> facts.Window | None:

@@ -7,6 +7,7 @@ creating the session. The rest is the agent's own work: journal, slots, front, f
 """
 
 import http.client
+import json
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,11 @@ from fleet.demo import training
 from fleet.demo.household import Household
 from fleet.demo.operator import Operator
 from fleet.demo.story import MODEL
+from fleet.demo.traffic import Camera
 from tests.bench.document import Result, arguments, median, tell
 
+IMAGE = {"name": "images", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": [0.0] * 64}
+REQUEST = json.dumps({"inputs": [IMAGE]})
 GOAL_MS = 3000.0  # serving again after SIGKILL (security_reliability §10)
 
 
@@ -60,8 +64,12 @@ def prepare(household: Household) -> Path:
     model.write_bytes(training.train(digits.train, hidden=64, rounds=60, seed=1))
     np.savez(data, images=digits.reference.images, y=digits.reference.labels)
     operator.asks("model", "publish", MODEL, "1.0.0", str(model), "--reference", str(data))
+    endpoint = household.endpoint("cam-1")["http"]
+    camera = Camera(name="cam-1", endpoint=endpoint, model=MODEL, pictures=digits.live, per_second=40.0)
+    camera.start()  # probation wants requests
     rollout = operator.asks("rollout", "start", f"{MODEL}@1.0.0", "--waves", "100%", "--bake", "0s", "--yes")["id"]
     ended = operator.asks("rollout", "wait", rollout)
+    camera.stop()
     if ended["state"] != "completed":
         raise SystemExit(f"the rollout ended {ended['state']}: {ended['reason']}")
     return model
@@ -82,7 +90,7 @@ def start_to_answer(household: Household) -> float:
 def answers(host: str, port: int) -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", f"/v2/models/{MODEL}/ready")
+        connection.request("POST", f"/v2/models/{MODEL}/infer", REQUEST)
         return connection.getresponse().status == http.client.OK
     except OSError:
         return False

@@ -62,6 +62,12 @@ def fleet(**more: Any) -> facts.Fleet:
 
 
 class TestCondition:
+    @pytest.mark.parametrize(("version", "word"), [("1.0.0", "Drift alert"), ("2.0.0", "Healthy")])
+    def test_an_alert_of_the_whole_fleet_counts_for_those_that_serve_its_release(self, version: str, word: str) -> None:
+        drifting = alert("critical", "fleet", subject=f"digits@{version} input.brightness")
+        one = device(serving={"digits": "1.0.0"})
+        assert conditions.condition(one, fleet(devices=(one,), alerts=(drifting,))).word == word
+
     @pytest.mark.parametrize(
         ("more", "state", "word", "note"),
         [
@@ -85,7 +91,11 @@ class TestCondition:
             ((alert("high", kind="security"),), "crit", "Security alert"),
             ((alert("high", kind="performance"),), "crit", "Alert"),
             ((alert("medium"),), "warn", "Degraded"),
-            ((alert("critical", scope="fleet"), alert("high", scope="device:cam-2")), "ok", "Healthy"),
+            (
+                (alert("critical", scope="fleet", subject="digits@9.0.0 x"), alert("high", scope="device:cam-2")),
+                "ok",
+                "Healthy",
+            ),
         ],
     )
     def test_with_alerts(self, found: tuple[facts.Alert, ...], state: str, word: str) -> None:
