@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.serving import interpreter
 from agent.update import reasons
 from shared import signing
 from shared.errors import BadInputError
@@ -22,7 +23,6 @@ from shared.manifest import Tolerance
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 _PROVIDERS: Final = "import json, onnxruntime as o; print(json.dumps(o.get_available_providers()))"
-_ROOT: Final = Path(__file__).resolve().parents[2]  # where `agent` is, for another interpreter
 
 
 class Trial(BaseModel):
@@ -55,7 +55,8 @@ class SelfTest:
             "tolerance": tolerance.model_dump(),
             "memory_bytes": self.memory_bytes,
         }
-        found = await self._child(("-m", "agent.serving.trial"), json.dumps(request).encode())
+        trial = interpreter.command("agent.serving.trial", python=self.python)
+        found = await self._child(trial, json.dumps(request).encode())
         if found is None:
             return _failed(reasons.SELF_TEST_TIMEOUT, f"no answer within {self.timeout_seconds:g} s")
         code, answer, words = found
@@ -66,7 +67,7 @@ class SelfTest:
 
     async def providers(self) -> tuple[str, ...] | None:
         """What the installed runtime offers; None without a runtime."""
-        found = await self._child(("-c", _PROVIDERS), b"")
+        found = await self._child([self.python or sys.executable, "-c", _PROVIDERS], b"")
         try:
             names: Any = signing.strict_json(found[1], limit_bytes=MAX_ANSWER_BYTES) if found else None
         except BadInputError:
@@ -75,7 +76,7 @@ class SelfTest:
 
     async def _child(self, arguments: Sequence[str], request: bytes) -> tuple[int, bytes, str] | None:
         child = await asyncio.create_subprocess_exec(
-            self.python or sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_environment()
+            *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_environment(own=self.python is None)
         )
         try:
             async with asyncio.timeout(self.timeout_seconds):
@@ -93,9 +94,10 @@ async def _end(child: Process) -> None:
         await child.wait()
 
 
-def _environment() -> Mapping[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LD_LIBRARY_PATH", "LANG"}}
-    return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+def _environment(*, own: bool) -> Mapping[str, str]:
+    """Little of ours; where our packages lie only for our own interpreter, another one has its own."""
+    names = {"PATH", "HOME", "LD_LIBRARY_PATH", "LANG", *(("PYTHONPATH",) if own else ())}
+    return {**{name: os.environ[name] for name in names if name in os.environ}, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _exit(code: int) -> str:

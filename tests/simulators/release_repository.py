@@ -9,6 +9,7 @@ It can be told to misbehave: sign with an unknown key, expire, hide a release, f
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import Counter
@@ -316,7 +317,8 @@ class ReleaseRepository:
         if path in self.faults.cut:
             self.faults.cut.discard(path)
             data = data[: len(data) // 2]
-        request.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # whoever had enough has hung up
+            request.wfile.write(data)
 
 
 def _seal(name: str, plain: bytes, content_key: bytes, chunks: dict[str, bytes], chunk_bytes: int) -> Artifact:
