@@ -103,11 +103,13 @@ def list_(shell: Shell) -> None:
     shell.table(rows, columns, document={"items": rows}, empty="No models. Next: flotilla model publish --help")
 
 
-@command(model, "show", example="flotilla model show digits\nflotilla model show digits 1.1.0 --json")
-@click.argument("name")
+@command(model, "show", example="flotilla model show digits\nflotilla model show digits@1.1.0 --json")
+@click.argument("name", metavar="NAME[@VERSION]")
 @click.argument("version", required=False)
 def show(shell: Shell, name: str, version: str | None) -> None:
     """Show the versions of a model, or all that is known of one version."""
+    name, _, after = name.partition("@")
+    version = version or after or None
     base = f"/models/{quote(name, safe='')}/versions"
     if version is None:
         rows = shell.api.pages(base)
