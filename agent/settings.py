@@ -36,7 +36,7 @@ class UpdateSettings(Section):
 
     probation_seconds: PositiveFloat = 60.0  # watched at least this long
     probation_requests: PositiveInt = 100  # and over at least this many requests,
-    probation_limit_seconds: PositiveFloat = 900.0  # but no longer than this
+    probation_limit_seconds: PositiveFloat = 300.0  # but no longer than this
     tries: PositiveInt = 3  # starts of a version on probation before it is given up
     max_error_ratio: Ratio = 0.01
     max_latency_ratio: PositiveFloat = 2.0  # p95 against the version before, on this device

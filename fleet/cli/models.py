@@ -37,8 +37,8 @@ def model() -> None:
               help="Hardware classes it may run on, such as `orin-*`; repeatable.")  # fmt: skip
 @click.option("--provider", "providers", multiple=True, default=("CPUExecutionProvider",), show_default=True,
               help="ONNX Runtime execution providers that are acceptable, best first; repeatable.")  # fmt: skip
-@click.option("--minimum-counter", default=0, show_default=True, type=click.IntRange(0),
-              help="Devices on this release may go back as far as this release counter.")  # fmt: skip
+@click.option("--minimum-counter", type=click.IntRange(0),
+              help="Devices may go back from it as far as this counter. Default: the release before.")  # fmt: skip
 @click.option("--threshold", type=click.IntRange(1, 8),
               help="For a new model: release keys that must sign each version.")  # fmt: skip
 @keys_option

@@ -38,7 +38,7 @@ class Label:
     notes: str = ""
     hardware: tuple[str, ...] = ("*",)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    minimum_counter: int = 0
+    minimum_counter: int | None = None  # None: the release before, so that a fleet can go one back
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def pack(
         model=label.model,
         version=label.version,
         counter=counter,
-        minimum_counter=label.minimum_counter,
+        minimum_counter=counter - 1 if label.minimum_counter is None else label.minimum_counter,
         created=now.replace(microsecond=0),
         notes=label.notes,
         runtime=Runtime(
