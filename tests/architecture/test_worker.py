@@ -49,7 +49,7 @@ def test_imports_only_numpy_onnxruntime_and_the_standard_library(name):
 
 
 def old_python() -> str | None:
-    candidates = [shutil.which("python3.10"), *map(str, Path.home().glob(".pyenv/versions/3.10*/bin/python"))]
+    candidates = [shutil.which("python3.10"), *map(str, Path.home().glob(".*/versions/3.10*/bin/python"))]
     for candidate in filter(None, candidates):
         asked = subprocess.run(
             [candidate, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
