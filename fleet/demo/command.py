@@ -53,6 +53,8 @@ def demo(shell: Shell, once: bool, folder: Path | None, port: int) -> None:
         if once:
             shell.exit(130)
     finally:
+        for impatient in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
+            signal.signal(impatient, signal.SIG_IGN)
         story.stop()
         household.stop()
         if folder is None:
