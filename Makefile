@@ -104,7 +104,7 @@ system-deps:
 # uv resolves for every platform at once and writes names, versions and hashes, but no hosts.
 lock:
 	@command -v uv >/dev/null || { echo 'error: this needs uv' >&2; echo '  try   pip install uv' >&2; exit 1; }
-	uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	uv pip compile --quiet --universal --generate-hashes --no-header \
 	  --python-version 3.11 --extra test --output-file requirements.lock pyproject.toml
 
 clean:
