@@ -17,6 +17,7 @@ from agent.serving.worker_wire import ALIGNMENT, MAX_BODY
 
 _SCRATCH_BYTES: Final = 256 * 1024
 _MEMORY_BYTES: Final = 1024 * 1024  # body of anything but an inference
+_WHOLE_BYTES: Final = 16 * 1024  # of a request that is taken in one piece
 _AHEAD_BYTES: Final = 256 * 1024  # that a client may send before it has its answer
 
 # Filled and consumed within one call of the event loop, so all connections share it.
@@ -94,8 +95,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._stream.skip(nbytes):
                 self._complete()
             return
-        self._stream.feed(_scratch[:nbytes])
-        self._pump()
+        if self._stream.midway or not self._take_whole(nbytes):
+            self._stream.feed(_scratch[:nbytes])
+            self._pump()
 
     def eof_received(self) -> bool:
         self._half_closed = True
@@ -137,6 +139,25 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         if self._stream.midway and not self._pumping:
             self._pump()
+
+    def _take_whole(self, nbytes: int) -> bool:
+        """Work off what came if it is exactly one short request, the usual case, without the stream."""
+        if nbytes > _WHOLE_BYTES:
+            return False
+        data = bytes(_scratch[:nbytes])
+        end = data.find(b"\r\n\r\n")
+        if end <= 0 or data[:2] == b"\r\n":
+            return False
+        try:
+            head = framing.known_head(data[:end])
+            if head.length != nbytes - end - 4 or head.expects_continue:
+                return False
+            self._begin(head)
+            self._store(data[end + 4 :])
+            self._complete()
+        except framing.FramingError as error:
+            self._refuse(error.status, str(error))
+        return True
 
     def _pump(self) -> None:
         """Work off what the stream has, request by request, until one must wait for its answer."""

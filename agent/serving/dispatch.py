@@ -90,6 +90,11 @@ class Dispatch:
     def routes(self) -> dict[str, str]:
         return dict(self._routes)
 
+    def holds(self, key: Key) -> bool:
+        """Whether the worker of `key` has something to answer."""
+        entry = self._versions.get(key)
+        return entry is not None and bool(entry.held)
+
     @property
     def waiting(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -144,6 +149,11 @@ class Dispatch:
 
     def submit(self, ticket: Ticket, now: float) -> list[Action] | Refusal:
         """A new request."""
+        key = self._target(ticket.model, ticket.version)
+        if key is not None and not self._queues.get((ticket.model, ticket.version)):
+            entry = self._versions[key]
+            if len(entry.held) < WINDOW:
+                return [self._hand(ticket, key, entry, now)]
         refusal = self.check(ticket.model, ticket.version)
         if refusal is not None:
             return refusal
@@ -242,16 +252,20 @@ class Dispatch:
 
     def _move(self, now: float) -> Iterator[Action]:
         """Hand waiting requests to workers that have room."""
+        if not self._queues:
+            return
         for (model, version), queue in self._queues.items():
             key = self._target(model, version) if queue else None
             if key is None:
                 continue
             entry = self._versions[key]
             while queue and len(entry.held) < WINDOW:
-                ticket = queue.popleft()
-                ticket.began = None if entry.held else now
-                ticket.held_by = key
-                entry.held[ticket.number] = ticket
-                yield Send(key, ticket)
-        for name in [name for name, queue in self._queues.items() if not queue and name[1] is not None]:
+                yield self._hand(queue.popleft(), key, entry, now)
+        for name in [name for name, queue in self._queues.items() if not queue]:
             del self._queues[name]
+
+    def _hand(self, ticket: Ticket, key: Key, entry: _Version, now: float) -> Send:
+        ticket.began = None if entry.held else now
+        ticket.held_by = key
+        entry.held[ticket.number] = ticket
+        return Send(key, ticket)

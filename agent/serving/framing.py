@@ -10,11 +10,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 MAX_HEAD: Final = 32 * 1024
 _MAX_CHUNK_LINE: Final = 1024
+_KNOWN_HEADS: Final = 256  # that are remembered,
+_SHORT_HEAD: Final = 2048  # each at most so long
 _TOKEN: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -148,7 +151,7 @@ class Stream:
             raise FramingError(431, f"the request head is longer than {MAX_HEAD} bytes")
         if end < 0:
             return None
-        head = parse_head(bytes(self._buffer[:end]))
+        head = known_head(bytes(self._buffer[:end]))
         del self._buffer[: end + 4]
         self._left = head.length or 0
         self._state = _State.CHUNK_SIZE if head.length is None else _State.LENGTH
@@ -171,6 +174,16 @@ class Stream:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
         return line
+
+
+def known_head(data: bytes) -> Head:
+    """`parse_head`, remembered where it is short: a client sends the same head again and again."""
+    return _remembered(data) if len(data) <= _SHORT_HEAD else parse_head(data)
+
+
+@lru_cache(maxsize=_KNOWN_HEADS)
+def _remembered(data: bytes) -> Head:
+    return parse_head(data)
 
 
 def parse_head(data: bytes) -> Head:

@@ -176,6 +176,8 @@ class Front:
             answer = worker_wire.unpack_answer(message)
             if isinstance(answer, worker_wire.Reply):
                 self._answer(key, answer)
+                if not self.table.holds(key):
+                    return  # most likely there is nothing more; if there is, the loop comes back
             else:
                 self._trace(answer)
 

@@ -6,6 +6,7 @@ I/O: none.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -66,6 +67,7 @@ _TABLE: Final = tuple(
 )
 
 
+@lru_cache(maxsize=1024)
 def find(method: str, path: str) -> Route | NoRoute:
     """What `method` on `path` (without its query) asks for."""
     allowed: list[str] = []

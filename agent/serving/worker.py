@@ -142,7 +142,7 @@ class Worker:
         if self._data is None:
             return False
         try:
-            message = self._data.recv(worker_wire.MAX_MESSAGE)
+            message = self._data.recv(worker_wire.REQUEST_MESSAGE)
             if not message:
                 return False
             request = worker_wire.unpack_request(message)

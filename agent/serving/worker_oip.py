@@ -9,11 +9,16 @@ I/O: none.
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 Parsed = dict[str, Any]
+Place = tuple[str, Any, list[int], int]  # of a binary input: name, its spec, shape, bytes
+
+_PLANS = 64  # that are remembered for a model
+_PLAN_BYTES = 4096  # JSON parts that are longer are read each time
+_HEADERS = 16  # of replies, for one plan
 
 
 class BadRequestError(Exception):
@@ -29,13 +34,26 @@ class Wanted:
         self.classes = classes
 
 
-class Call:
-    """A parsed request."""
+class Plan:
+    """What a JSON part without an id means when all inputs are binary: the same client sends it again and again."""
 
-    def __init__(self, request_id: str, inputs: dict[str, np.ndarray], wanted: list[Wanted]) -> None:
+    def __init__(self, places: list[Place], wanted: list[Wanted]) -> None:
+        self.places = places
+        self.wanted = wanted
+        self.bytes = sum(size for _, _, _, size in places)
+        self.headers: dict[tuple[tuple[int, ...], ...], bytes] = {}  # shapes of the outputs -> JSON part of the reply
+
+
+class Call:
+    """A parsed request; `plan` where there is one for its kind."""
+
+    def __init__(
+        self, request_id: str, inputs: dict[str, np.ndarray], wanted: list[Wanted], plan: Optional[Plan] = None
+    ) -> None:
         self.request_id = request_id
         self.inputs = inputs
         self.wanted = wanted
+        self.plan = plan
 
 
 class Codec:
@@ -46,6 +64,7 @@ class Codec:
         self._version = version
         self._inputs = {spec.name: spec for spec in inputs}
         self._outputs = {spec.name: spec for spec in outputs}
+        self._plans: dict[bytes, Plan] = {}
 
     def parse(self, body: memoryview, json_bytes: int | None) -> Call:
         """The call in `body`, of which the first `json_bytes` are JSON (None: all of it; 0: raw single input).
@@ -58,18 +77,58 @@ class Codec:
         if json_bytes == 0:
             return self._raw(body)
         split = len(body) if json_bytes is None else json_bytes
-        document = _document(body[:split])
+        head, tail = bytes(body[:split]), body[split:]
+        plan = self._plans.get(head)
+        if plan is not None and plan.bytes == len(tail):
+            return Call("", self._placed(plan.places, tail), plan.wanted, plan)
+        document = _document(head)
         request_id = document.get("id", "")
         if not isinstance(request_id, str):
             raise BadRequestError("Unable to parse 'id': attempt to access JSON non-string as string")
         try:
-            return Call(request_id, self._read_inputs(document, body[split:]), self._read_wanted(document))
+            inputs, places = self._read_inputs(document, tail)
+            wanted = self._read_wanted(document)
+            if places is None or request_id or split > _PLAN_BYTES:
+                return Call(request_id, inputs, wanted)
+            return Call("", inputs, wanted, self._remember(head, Plan(places, wanted)))
         except BadRequestError as error:
             prefix = f"[request id: {request_id}] " if request_id else ""
             raise BadRequestError(prefix + str(error)) from None
 
+    def _remember(self, head: bytes, plan: Plan) -> Plan:
+        while len(self._plans) >= _PLANS:
+            del self._plans[next(iter(self._plans))]
+        self._plans[head] = plan
+        return plan
+
+    def _placed(self, places: list[Place], tail: memoryview) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        at = 0
+        for name, spec, shape, size in places:
+            found[name] = self._binary(spec, shape, tail[at : at + size])
+            at += size
+        return found
+
     def reply(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[bytes]]:
         """JSON part and binary parts (none: the reply is plain JSON)."""
+        plan = call.plan
+        if plan is None or not all(self._is_plain(wanted) for wanted in plan.wanted):
+            return self._write(call, results)
+        arrays = [results[wanted.name] for wanted in plan.wanted]
+        shapes = tuple([array.shape for array in arrays])
+        header = plan.headers.get(shapes)
+        if header is not None:
+            return header, [array.tobytes() for array in arrays]
+        header, tail = self._write(call, results)
+        if len(plan.headers) < _HEADERS:
+            plan.headers[shapes] = header
+        return header, tail
+
+    def _is_plain(self, wanted: Wanted) -> bool:
+        """Whether the reply's JSON part depends on nothing but the shape of this output."""
+        return wanted.binary and not wanted.classes and self._outputs[wanted.name].datatype != "BYTES"
+
+    def _write(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[bytes]]:
         entries: list[dict[str, Any]] = []
         tail: list[bytes] = []
         for wanted in call.wanted:
@@ -109,9 +168,11 @@ class Codec:
         array = self._binary(spec, shape, body)
         return Call("", {spec.name: array}, [Wanted(name, True) for name in self._outputs])
 
-    def _read_inputs(self, document: Parsed, tail: memoryview) -> dict[str, np.ndarray]:
+    def _read_inputs(self, document: Parsed, tail: memoryview) -> tuple[dict[str, np.ndarray], Optional[list[Place]]]:
+        """The inputs, and their places if all are binary."""
         entries = _list(document, "inputs", required=True)
         found: dict[str, np.ndarray] = {}
+        places: list[Place] = []
         at = 0
         for entry in entries:
             name, shape, datatype, parameters = _described(entry)
@@ -132,6 +193,7 @@ class Codec:
             if not _is_count(size) or at + size > len(tail):
                 raise BadRequestError(f"unexpected end of request: input '{name}' needs {size} bytes")
             found[name] = self._binary(spec, shape, tail[at : at + size])
+            places.append((name, spec, shape, size))
             at += size
         missing = [name for name in self._inputs if name not in found]
         if missing:
@@ -142,7 +204,7 @@ class Codec:
             )
         if at != len(tail):
             raise BadRequestError(f"unexpected additional input data for model '{self._model}'")
-        return found
+        return found, places if len(places) == len(found) else None
 
     def _check(self, spec: Any, datatype: str, shape: list[int]) -> None:
         if datatype != spec.datatype:
@@ -194,9 +256,9 @@ class Codec:
         return wanted
 
 
-def _document(data: memoryview) -> Parsed:
+def _document(data: bytes) -> Parsed:
     try:
-        document = json.loads(bytes(data))
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         detail = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise BadRequestError(f"failed to parse the request JSON buffer: {detail}") from None

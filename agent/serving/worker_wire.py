@@ -11,8 +11,7 @@ I/O: none.
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 MIB = 1024 * 1024
 REQUEST_BYTES = 64 * MIB  # for a request
@@ -22,6 +21,7 @@ REPLY_BYTES = 64 * MIB
 SLOT_BYTES = REQUEST_BYTES + REPLY_BYTES  # sparse: only touched pages take memory
 NO_HEADER = 0xFFFFFFFF  # the whole body is JSON: no Inference-Header-Content-Length
 MAX_MESSAGE = 64 * 1024
+REQUEST_MESSAGE = 256  # room for a REQUEST
 MAX_ROWS = 256  # of one request in a trace; more are thinned out evenly
 MAX_ID = 256
 
@@ -34,8 +34,7 @@ _KIND_REPLY = 1
 _KIND_TRACE = 2
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     number: int
     slot: int
     offset: int  # of the body in the slot, so that what follows its JSON part is aligned
@@ -43,8 +42,7 @@ class Request:
     json_bytes: int  # NO_HEADER: all of it
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     number: int
     status: int
     error: int
@@ -57,8 +55,7 @@ class Reply:
     classes: tuple[int, ...] = ()  # arg max of each row, for feedback
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     number: int
     features: bytes
 
