@@ -23,6 +23,8 @@ class ServingSettings(Section):
     http_host: str = "127.0.0.1"
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8600  # 0: any free port, see `endpoints.json`
     uds_path: Path | None = None  # None: <state_dir>/inference.sock
+    grpc_host: str = "127.0.0.1"
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = 8601  # 0: any free port; None: no gRPC
     worker_python: str | None = None  # interpreter that has onnxruntime; None: our own
     providers: tuple[str, ...] | None = None  # None: those of the release, best first
     threads: PositiveInt = 1  # of one inference

@@ -33,7 +33,7 @@ def base_url(endpoints: Endpoints) -> str:
 
 def write_endpoints(path: Path, device: str, endpoints: Endpoints) -> None:
     """Put the addresses into a file for applications and tools."""
-    document = {"id": device, "http": base_url(endpoints), "grpc": None, "uds": str(endpoints.uds_path)}
+    document = {"id": device, "http": base_url(endpoints), "grpc": endpoints.grpc, "uds": str(endpoints.uds_path)}
     replace_file(path, json.dumps(document, indent=1).encode(), mode=0o644)
 
 

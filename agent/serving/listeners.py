@@ -31,6 +31,7 @@ class Endpoints:
     http_host: str
     http_port: int
     uds_path: Path
+    grpc: str | None = None  # host:port; None: no gRPC
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from agent.serving.channel import ChannelClosedError
 from agent.serving.dispatch import Key
+from agent.serving.door import Door
 from agent.serving.forking import Forks
 from agent.serving.gate import Gate
 from agent.serving.listeners import Endpoints, ListenError, Listeners, bind
@@ -64,6 +66,7 @@ class Serving:
         self._group: asyncio.TaskGroup | None = None
         self._gate: Gate | None = None
         self._forks: Forks | None = None
+        self._door: Door | None = None
         self._listeners: Listeners | None = None
 
     async def run(self) -> None:
@@ -92,6 +95,8 @@ class Serving:
                 )
                 group.create_task(self._gate.child.run(), name="front")
                 group.create_task(self._forks.child.run(), name="fork server")
+                self._door = Door(self._settings, front=self._listeners.endpoints.uds_path, leash=leash)
+                group.create_task(self._door.run(), name="gRPC door")
                 self._running.set()
         finally:
             self._running.clear()
@@ -109,7 +114,8 @@ class Serving:
         gate, _, _ = await self._parts()
         await gate.child.up.wait()
         assert self._listeners is not None  # noqa: S101 - made before the parts
-        return self._listeners.endpoints
+        assert self._door is not None  # noqa: S101 - likewise
+        return replace(self._listeners.endpoints, grpc=await self._door.settled())
 
     async def load(self, file: ModelFile) -> float:
         """Have a worker ready for `file` without routing to it; seconds that loading took. Repeating it is harmless.

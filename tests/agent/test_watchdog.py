@@ -74,11 +74,11 @@ async def test_systemd_is_not_told_when_it_does_not(answer: bytes, heard: socket
 
 def test_addresses_are_written_for_other_programs(tmp_path: Path) -> None:
     path = tmp_path / "endpoints.json"
-    watchdog.write_endpoints(path, "dev-a", Endpoints("::1", 8600, Path("/run/x.sock")))
+    watchdog.write_endpoints(path, "dev-a", Endpoints("::1", 8600, Path("/run/x.sock"), "[::1]:8601"))
     assert json.loads(path.read_text()) == {
         "id": "dev-a",
         "http": "http://[::1]:8600",
-        "grpc": None,
+        "grpc": "[::1]:8601",
         "uds": "/run/x.sock",
     }
     assert path.stat().st_mode & 0o777 == 0o644

@@ -29,7 +29,7 @@ class Device:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        chosen = ServingSettings.model_validate({"http_port": 0, **settings})
+        chosen = ServingSettings.model_validate({"http_port": 0, "grpc_port": None, **settings})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.device", str(folder), chosen.model_dump_json()],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT,

@@ -82,7 +82,7 @@ class _Agent:
     async def run(self) -> None:
         job, clock = self._job, SystemClock()
         journal = Journal(job.folder / "update.sqlite")
-        serving = Serving(ServingSettings(http_port=0), state_dir=job.folder, observe=self._observe)
+        serving = Serving(ServingSettings(http_port=0, grpc_port=None), state_dir=job.folder, observe=self._observe)
         async with httpx2.AsyncClient() as http, asyncio.TaskGroup() as group:
             self._driver = Driver(
                 settings=SETTINGS,

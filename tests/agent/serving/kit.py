@@ -83,7 +83,7 @@ class Running:
 @contextlib.asynccontextmanager
 async def endpoint(state_dir: Path, **settings: object) -> AsyncIterator[Running]:
     seen: list[Observation] = []
-    chosen = ServingSettings.model_validate({"http_port": 0, **settings})
+    chosen = ServingSettings.model_validate({"http_port": 0, "grpc_port": None, **settings})
     serving = Serving(chosen, state_dir=state_dir, observe=seen.extend)
     task = asyncio.create_task(serving.run())
     try:
