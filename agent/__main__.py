@@ -147,63 +147,73 @@ def run(settings: AgentSettings, as_json: bool) -> None:
 
 @_command(name="status", example="status --json")
 def status(settings: AgentSettings, as_json: bool) -> None:
-    """How the running agent is: connection, what serves, what waits to be sent."""
-    from agent import control
+    """How the running agent is: connection, what serves and why, what waits to be sent."""
+    from agent import control, tables
 
     document = control.ask(settings.state_dir, "status")
-    serving = ", ".join(f"{model} {number}" for model, number in document["serving"].items()) or "no model yet"
-    link = "connected" if document["connected"] else f"not connected: {document['link_failure']}"
-    waiting = ", ".join(f"{line['waiting']} {kind}" for kind, line in document["outbox"].items())
-    rows = {
-        "device": f"{document['device']} ({document['hardware']}, agent {document['agent_version']})",
-        "manager": document["manager"],
-        "broker": link,
-        "serving": f"{serving} at {document['http']}",
-        "to send": waiting,
-    }
-    _emit(document, "\n".join(f"{name:<8} {value}" for name, value in rows.items()), as_json)
+    _emit(document, tables.status(document), as_json)
 
 
 @_command(name="slots", example="slots")
 def slots(settings: AgentSettings, as_json: bool) -> None:
-    """What each slot of each model holds. Works without the daemon, too."""
-    from agent import control
+    """What each slot of each model holds, what serves (*) and why. Works without the daemon, too."""
+    from agent import control, tables
 
     try:
         document = control.ask(settings.state_dir, "slots")
     except errors.NotRunningError:
         document = _slots_on_disk(settings.state_dir)
-    lines = [
-        f"{slot.get('model') or '-':<24} {slot['slot']}  {slot['state']:<10} {slot.get('version') or '-'}"
-        for slot in document["slots"]
-    ]
-    _emit(document, "\n".join(lines) or "no model has arrived yet", as_json)
+    _emit(document, tables.slots(document), as_json)
 
 
 def _slots_on_disk(state_dir: Path) -> dict[str, Any]:
     """The slot records, read while no daemon runs."""
-    found: list[dict[str, Any]] = []
-    for record in sorted((state_dir / "models").glob("*/slots.json")):
+    from dataclasses import replace
+
+    from pydantic import TypeAdapter
+
+    from agent.update.slot_disk import SlotDisk
+    from agent.update.standing import Standing, standing
+
+    found: list[Standing] = []
+    disk = SlotDisk(state_dir)
+    for model in disk.models():
         try:
-            document = json.loads(record.read_bytes())
-            for name, slot in sorted(document["slots"].items()):
-                found.append({"slot": name, "model": record.parent.name, **slot})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise errors.StateFolderError(f"{record} cannot be read") from None
-    return {"slots": found}
+            record = disk.read(model)
+        except FlotillaError as error:
+            raise errors.StateFolderError(
+                error.detail, remedy="start the agent: it makes the record anew from what the slots hold"
+            ) from None
+        known = standing(record, serving=None, trouble=None, current=None, waiting=None, last_end=None)
+        found.append(replace(known, why="no agent runs here"))
+    models = TypeAdapter(list[Standing]).dump_python(found, mode="json")
+    lines = [
+        {"slot": name, "model": one["model"], "state": slot["state"], "version": slot["version"]}
+        for one in models
+        for name, slot in one["slots"].items()
+    ]
+    return {"slots": lines, "models": models}
 
 
-@_command(name="rollback", example="rollback --yes")
+@_command(name="rollback", example="rollback digits --yes")
+@click.argument("model", required=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def rollback(settings: AgentSettings, as_json: bool, yes: bool) -> None:
-    """Go back to the other good version on this device. The manager is told."""
-    from agent import control
+def rollback(settings: AgentSettings, as_json: bool, model: str | None, yes: bool) -> None:
+    """Go back to the other good version of MODEL on this device; a trial ends at once.
+
+    MODEL may be left out where only one model can go back. The manager is told, and the rollout that had brought
+    the version does not bring it again; a newer rollout, or one with force, does.
+    """
+    from agent import control, tables
 
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("this changes what the device serves; give --yes to do it without a question")
-        click.confirm("go back to the version before?", abort=True, err=True)
-    document = control.ask(settings.state_dir, "rollback")
+        document = control.ask(settings.state_dir, "slots")
+        click.echo(tables.slots(document), err=True)
+        click.confirm(f"go back to the version before{f' of {model}' if model else ''}?", abort=True, err=True)
+    wanted = {"model": model} if model else {}
+    document = control.ask(settings.state_dir, "rollback", more=wanted)
     _emit(document, str(document["detail"]), as_json)
 
 

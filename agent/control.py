@@ -1,6 +1,6 @@
 """The daemon's control socket: `flotilla-agent status`, `slots` and `rollback` talk to it.
 
-    one line of JSON in:  {"do": "status"}
+    one line of JSON in:  {"do": "status"}, or with more, such as {"do": "rollback", "model": "digits"}
     one line of JSON out: {"ok": true, "result": {...}} or {"ok": false, "code", "detail", "remedy"}
 
 Only the daemon's own user may open it (0600 in a folder that is 0700).
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
-    Document = dict[str, Any]  # what is printed by --json, as it is
-    Action = Callable[[], Awaitable[Document]]
+    Document = dict[str, Any]  # what is asked; what is printed by --json, as it is
+    Action = Callable[[Document], Awaitable[Document]]
 
 SOCKET: Final = "control.sock"
 MAX_LINE_BYTES: Final = 1024 * 1024
@@ -71,15 +71,15 @@ async def _perform(actions: Mapping[str, Action], line: bytes) -> Document:
         action = actions.get(str(document["do"]))
         if action is None:
             raise ControlError(f"the daemon does not know {document['do']!r}")
-        return {"ok": True, "result": await action()}
+        return {"ok": True, "result": await action(document)}
     except FlotillaError as error:
         return {"ok": False, "code": error.code, "detail": error.detail, "remedy": error.remedy}
     except (ValueError, TypeError, KeyError):
         return {"ok": False, "code": ControlError.code, "detail": "not a request", "remedy": ""}
 
 
-def ask(folder: Path, what: str, *, timeout_seconds: float = 120.0) -> Document:
-    """The daemon's answer to `what`.
+def ask(folder: Path, what: str, *, timeout_seconds: float = 120.0, more: Document | None = None) -> Document:
+    """The daemon's answer to `what`, with `more` of what is asked.
 
     Raises:
         NotRunningError: no daemon answers in time.
@@ -90,7 +90,7 @@ def ask(folder: Path, what: str, *, timeout_seconds: float = 120.0) -> Document:
         with _reachable(folder) as path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
             wire.settimeout(timeout_seconds)
             wire.connect(path)
-            wire.sendall(json.dumps({"do": what}).encode() + b"\n")
+            wire.sendall(json.dumps({"do": what, **(more or {})}).encode() + b"\n")
             answer = _line(wire)
     except OSError as error:
         raise NotRunningError(f"no agent answers in {folder}: {error.strerror or error}") from None

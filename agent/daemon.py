@@ -18,9 +18,10 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx2
+from pydantic import TypeAdapter
 
 from agent import control, identity, presence, watchdog
 from agent.inbox import Inbox
@@ -32,6 +33,7 @@ from agent.telemetry.outbox import Kind, Outbox
 from agent.telemetry.uplink import Uplink
 from agent.update.driver import Driver
 from agent.update.journal import Journal
+from agent.update.standing import Standing
 from agent.update.trust import Trust
 from shared.clock import SystemClock
 from shared.errors import BrokenError, FlotillaError
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_SECONDS: Final = 30.0
+_STANDING: Final = TypeAdapter(tuple[Standing, ...])
 
 
 class _Stopped(Exception):  # noqa: N818 (not an error: somebody asked)
@@ -227,25 +230,33 @@ class Agent:
             hardware=self._hardware,
             slots=self._driver.slots(),
             serving=dict(self._serving.serving()),
+            troubles=dict(self._driver.troubles()),
         )
 
     # -- control
 
-    async def _status(self) -> dict[str, Any]:
+    async def _status(self, _: control.Document) -> control.Document:
         state = self._describe().model_dump(mode="json", exclude_none=True)
         return state | {
             "manager": self._manager_url,
             "connected": self._link.connected,
             "link_failure": None if self._link.connected else self._link.failure,
             "http": watchdog.base_url(self._endpoints) if self._endpoints else None,
+            "models": _STANDING.dump_python(self._driver.standing(), mode="json"),
             "outbox": {kind.value: asdict(self._outbox.depth(kind)) for kind in Kind},
         }
 
-    async def _slots(self) -> dict[str, Any]:
-        return {"slots": [slot.model_dump(mode="json") for slot in self._driver.slots()]}
+    async def _slots(self, _: control.Document) -> control.Document:
+        return {
+            "slots": [slot.model_dump(mode="json") for slot in self._driver.slots()],
+            "models": _STANDING.dump_python(self._driver.standing(), mode="json"),
+        }
 
-    async def _rollback(self) -> dict[str, Any]:
-        return {"detail": await self._driver.rollback()}
+    async def _rollback(self, asked: control.Document) -> control.Document:
+        model = asked.get("model")
+        back = await self._driver.rollback(None if model is None else str(model))
+        detail = f"{back.model}: {back.left} was left, {back.version or 'nothing'} serves"
+        return {"model": back.model, "from": back.left, "to": back.version, "detail": detail}
 
 
 async def run(settings: AgentSettings, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:

@@ -108,6 +108,7 @@ class DeviceState(Message):
     hardware: str = ""  # hardware class, such as `orin-nano-8g` or `x86_64`
     slots: tuple[SlotState, ...] = ()
     serving: dict[str, str] = Field(default_factory=dict)  # model -> version
+    troubles: dict[str, str] = Field(default_factory=dict)  # model -> code and why it is not served as it should be
     at: AwareDatetime | None = None
 
 

@@ -5,6 +5,9 @@ other loaded version of the model (stand-by); while there is none, it waits, bou
 works in order, so the oldest request it holds is the one it executes. When it dies, that one is tried once more,
 then given up (it may be what kills workers); the others go on elsewhere as if nothing happened.
 
+A model that is held takes requests although none of its versions is loaded: they wait for the next one, as they
+would for a worker. A model that nobody can serve answers with the reason that was given for it.
+
 I/O: none.
 """
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 Key = tuple[str, str]  # model, version
+UNSERVED_RETRY_SECONDS: Final = 30
 WINDOW: Final = 8  # requests that a worker holds at once: enough to keep it busy, few to move
 
 
@@ -65,6 +69,7 @@ class Refusal:
     error: str
     status: int
     text: str
+    retry_seconds: int = 1  # for the header Retry-After, with status 503
 
 
 @dataclass(slots=True)
@@ -84,6 +89,8 @@ class Dispatch:
         self._versions: dict[Key, _Version] = {}
         self._routes: dict[str, str] = {}
         self._queues: dict[tuple[str, str | None], deque[Ticket]] = {}
+        self._held: set[str] = set()
+        self._reasons: dict[str, str] = {}
         self.redispatched = 0
 
     @property
@@ -129,16 +136,41 @@ class Dispatch:
 
     def route(self, model: str, version: str | None, now: float) -> list[Action]:
         """This version answers from now on."""
+        self._held.discard(model)
+        self._reasons.pop(model, None)
         if version is None:
             self._routes.pop(model, None)
         else:
             self._routes[model] = version
         return list(self._move(now))
 
+    def hold(self, model: str) -> None:
+        """Until the next route, requests for the model wait whether or not a version is loaded."""
+        self._held.add(model)
+
+    def explain(self, model: str, text: str, now: float) -> list[Action]:
+        """Nothing can serve the model: `text` says why. Ends a hold; an empty text and a route end it."""
+        self._held.discard(model)
+        self._reasons.pop(model, None)
+        if text:
+            self._reasons[model] = text
+        return [*self._turned_away(), *self._move(now)]
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Model -> why nothing can serve it."""
+        return dict(self._reasons)
+
     def check(self, model: str, version: str | None) -> Refusal | None:
         """Why a request for this could not be taken now."""
         loaded = self.versions(model)
+        if version is None and model in self._held:
+            return None
+        if model in self._reasons and not loaded:
+            return Refusal("busy", 503, self._reasons[model], UNSERVED_RETRY_SECONDS)
         if not self.versions():
+            if self._reasons and not model:
+                return Refusal("busy", 503, "; ".join(self._reasons.values()), UNSERVED_RETRY_SECONDS)
             return Refusal("busy", 503, "no model is loaded on this device yet: it waits for its first release")
         if not loaded or (version is not None and (model, version) not in loaded):
             named = f"'{model}' version {version}" if version is not None and loaded else f"'{model}'"
@@ -232,6 +264,10 @@ class Dispatch:
     def _drop(self, key: Key) -> Iterator[Action]:
         del self._versions[key]
         yield Drained(key)
+        yield from self._turned_away()
+
+    def _turned_away(self) -> Iterator[Action]:
+        """What waits for something that will not come."""
         for (model, version), queue in self._queues.items():
             while queue and self.check(model, version) is not None:
                 yield GiveUp(queue.popleft(), "gone")

@@ -3,7 +3,7 @@
     python -m agent.serving.front CONTROL LEASH ARENA SETTINGS LISTENER...     (descriptors; settings as JSON)
 
     control socket (daemon)   in:  {"order": number, "do": "expect", "attach" (with the data socket), "route",
-                                   "detach" or "open", ...}
+                                   "hold", "explain", "detach" or "open", ...}
                               out: {"done": order}, {"drained": [model, version]}, {"hang": [model, version]},
                                    or records of observations.py
 
@@ -135,7 +135,7 @@ class Front:
         version = route.version or self.table.answering(route.model or "")
         if version is not None and (route.model or "", version) in self.loaded:
             self._tell_sample((route.model or "", version), "", 0.0, refusal.error)
-        retry = {"Retry-After": "1"} if refusal.status == 503 else None
+        retry = {"Retry-After": str(refusal.retry_seconds)} if refusal.status == 503 else None
         connection.respond(refusal.status, documents.error(refusal.text), extra=retry)
 
     # Workers
@@ -305,6 +305,10 @@ class Front:
                 self.expect(documents.Loaded(model, version, order["inputs"], order["outputs"]))
             case "route":
                 self._perform(self.table.route(model, version, time.monotonic()))
+            case "hold":
+                self.table.hold(model)
+            case "explain":
+                self._perform(self.table.explain(model, str(order["text"]), time.monotonic()))
             case "detach":
                 self._perform(self.table.detach((model, version), time.monotonic()))
             case other:

@@ -84,16 +84,17 @@ def _server_ready(state: State) -> Answer:
     if any(state.table.answering(model) for model in state.table.routes):
         return Answer(200, b"")
     refusal = state.table.check("", None)
-    text = refusal.text if refusal and refusal.status == 503 else "no loaded model answers at this moment"
-    return _error(503, text)
+    if refusal is not None and refusal.status == 503:
+        return _error(503, refusal.text, retry_seconds=refusal.retry_seconds)
+    return _error(503, "no loaded model answers at this moment")
 
 
 def _about_model(state: State, route: routes.Route) -> Answer:
     model = route.model or ""
     refusal = state.table.check(model, route.version)
     if refusal is not None:
-        return _error(refusal.status, refusal.text)
-    version = route.version or state.table.answering(model) or state.table.routes[model]
+        return _error(refusal.status, refusal.text, retry_seconds=refusal.retry_seconds)
+    version = route.version or state.table.answering(model) or state.table.routes.get(model, "")
     key = (model, version)
     if key not in state.loaded:
         return _error(503, f"model '{model}' is being prepared and does not answer yet")
@@ -125,8 +126,9 @@ def _gauges(state: State) -> dict[str, tuple[str, str, float]]:
     }
 
 
-def _error(status: int, text: str) -> Answer:
-    return Answer(status, documents.error(text), extra={"Retry-After": "1"} if status == 503 else None)
+def _error(status: int, text: str, *, retry_seconds: int = 1) -> Answer:
+    retry = {"Retry-After": str(retry_seconds)} if status == 503 else None
+    return Answer(status, documents.error(text), extra=retry)
 
 
 @dataclass(slots=True)

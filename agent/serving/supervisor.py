@@ -61,6 +61,8 @@ class Serving:
         self._runners: dict[Key, Runner] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._routes: dict[str, str] = {}
+        self._held: set[str] = set()  # models between two versions
+        self._reasons: dict[str, str] = {}  # models that nothing can serve
         self._loading = asyncio.Lock()  # one at a time: memory, and sessions must not be made side by side
         self._running = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -147,17 +149,38 @@ class Serving:
         Raises:
             NotLoadedError: it was not loaded.
         """
-        gate, _, _ = await self._parts()
+        await self._parts()
         runner = self._runners.get((model, version))
         if runner is None or not runner.loaded.done():
             raise NotLoadedError(f"{model} {version} is not loaded")
         self._routes[model] = version
+        self._held.discard(model)
+        self._reasons.pop(model, None)
         with contextlib.suppress(ChannelClosedError):  # its worker just died: the next one is introduced when ready
             await runner.introduce()
-        try:
-            await gate.order("route", model=model, version=version)
-        except ChannelClosedError:  # the next front is told all routes before it opens
-            await asyncio.wait_for(gate.child.up.wait(), _FRONT_SECONDS)
+        await self._ordered("route", model=model, version=version)
+
+    async def exchange(self, file: ModelFile, leaving: str) -> float:
+        """End the version `leaving`, then load and route `file`: for memory that does not hold both. Meanwhile
+        requests for the model wait, bounded by the queue and their time limit. Seconds that loading took.
+
+        Raises:
+            LoadError: the new one does not load. Requests still wait: load and route another one, or `explain`.
+        """
+        self._held.add(file.model)
+        await self._ordered("hold", model=file.model)
+        await self.unload(file.model, leaving)
+        took = await self.load(file)
+        await self.route(file.model, file.version)
+        return took
+
+    async def explain(self, model: str, text: str) -> None:
+        """Nothing can serve the model: requests are turned away with this reason. Empty: there is none any more."""
+        self._held.discard(model)
+        self._reasons.pop(model, None)
+        if text:
+            self._reasons[model] = text
+        await self._ordered("explain", model=model, text=text)
 
     async def unload(self, model: str, version: str) -> None:
         """Let the version answer what it has, then end its worker. Nothing when it is not loaded."""
@@ -174,6 +197,14 @@ class Serving:
     def serving(self) -> Mapping[str, str]:
         """Model -> version that answers."""
         return dict(self._routes)
+
+    async def _ordered(self, do: str, **content: str) -> None:
+        """Tell the front what was just written down here; a front that dies meanwhile is replaced and told all."""
+        gate, _, _ = await self._parts()
+        try:
+            await gate.order(do, (), **content)
+        except ChannelClosedError:
+            await asyncio.wait_for(gate.child.up.wait(), _FRONT_SECONDS)
 
     async def _parts(self) -> tuple[Gate, Forks, asyncio.TaskGroup]:
         await self._running.wait()
@@ -195,8 +226,12 @@ class Serving:
             if runner.known:
                 with contextlib.suppress(ChannelClosedError):
                     await runner.introduce()
+        for model in list(self._held):
+            await gate.order("hold", model=model)
         for model, version in list(self._routes.items()):
             await gate.order("route", model=model, version=version)
+        for model, text in list(self._reasons.items()):
+            await gate.order("explain", model=model, text=text)
 
     def _hung(self, key: Key) -> None:
         runner = self._runners.get(key)

@@ -11,8 +11,8 @@
         v
     self_test             golden inputs in a throw-away child under limits
         v
-    switch, slots,        swap in: the slot record first, then the route
-    slot_disk
+    switch, slots,        swap in: the slot record first, then the route (answering); beside the old version,
+    slot_disk             or instead of it where memory holds only one
         v
     vitals -> probation   what is observed -> commit, keep watching, roll back
         v
@@ -20,9 +20,12 @@
 
 `lifecycle` is the table that all of this walks along; `journal` makes each step durable before it
 is performed; `intake` turns announcements into updates; `effects` performs one step after the other
-as the table asks; `driver` carries them and forgets nothing. At a start `switch` gets the right
-version serving before anything else happens.
+as the table asks; `driver` carries them and forgets nothing. At a start `upkeep` gets the right
+version serving before anything else happens, and whenever something breaks that no update is at work on:
+a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
+`standing` is what people see of all that.
 
 Read: reasons, lifecycle, slots, journal, trust, admission, plan, fetch, chunk_store, assemble,
-slot_disk, self_test, probation, vitals, switch, effects, intake, driver.
+rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, effects,
+intake, driver.
 """

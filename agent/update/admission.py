@@ -29,17 +29,20 @@ class Facts:
     plain_bytes: int  # files still to be written
     counter_floor: int  # no release counter below this
     known_bad: tuple[str, str] | None  # code and detail of an earlier failure of this release here
+    taken_back: bool = False  # by a person on this device, after the same rollout had brought it
 
 
 def admit(update: Update, manifest: Manifest, facts: Facts) -> tuple[str, ...]:
     """The providers to run the release with, best first.
 
     Raises:
-        ManifestError, KnownBadError, CounterError, HardwareError, RuntimeFitError, DiskSpaceError: it does not fit.
+        ManifestError, KnownBadError, LeftByHandError, CounterError, HardwareError, RuntimeFitError, DiskSpaceError:
+            it does not fit.
     """
     for refusal in (
         _named_right(update, manifest),
         _not_known_bad(update, facts),
+        _not_taken_back(update, facts),
         _not_too_old(manifest, facts),
         _fits_hardware(manifest, facts),
         _fits_disk(facts),
@@ -84,6 +87,12 @@ def _not_known_bad(update: Update, facts: Facts) -> RefusedError | None:
         return None
     code, detail = facts.known_bad
     return reasons.KnownBadError(f"{update.release} failed here before: {code}: {detail}")
+
+
+def _not_taken_back(update: Update, facts: Facts) -> RefusedError | None:
+    if not facts.taken_back or update.force:
+        return None
+    return reasons.LeftByHandError(f"{update.release} was taken back by hand on this device")
 
 
 def _not_too_old(manifest: Manifest, facts: Facts) -> RefusedError | None:

@@ -17,16 +17,20 @@ import httpx2
 from agent.serving.supervisor import Observation, Serving
 from agent.settings import UpdateSettings
 from agent.update import lifecycle, reasons
+from agent.update.answering import Answering
 from agent.update.chunk_store import ChunkStore
 from agent.update.effects import Effects, Outcome, Parts
 from agent.update.fetch import Backoff, Fetcher
 from agent.update.intake import Intake
 from agent.update.journal import Journal
-from agent.update.lifecycle import Draft, Effect, Event, Update
+from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
 from agent.update.self_test import SelfTest
-from agent.update.slot_disk import SlotDisk
-from agent.update.switch import Switch
+from agent.update.slot_disk import SLOTS, SlotDisk
+from agent.update.slots import Record
+from agent.update.standing import Standing, Trouble, standing
+from agent.update.switch import Switch, WentBack
 from agent.update.trust import Trust
+from agent.update.upkeep import RETRIES, Upkeep
 from agent.update.vitals import Vitals
 from shared.clock import Clock
 from shared.errors import BrokenError, FlotillaError, RefusedError, UnavailableError
@@ -34,7 +38,6 @@ from shared.messages import Announcement, Phase, SlotState
 
 logger = logging.getLogger(__name__)
 
-BY_HAND: Final = "E_BY_HAND"
 DISK_TRIES: Final = 5
 #: Effects that take long and may be left in the middle when a newer assignment arrives.
 _LEFT_AT_ONCE: Final = frozenset({Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.WATCH})
@@ -61,24 +64,35 @@ class Driver:
         backoff: Backoff | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._journal, self._serving, self._report = journal, serving, report
-        backoff = backoff or Backoff()
-        self._clock, self._backoff, self._checkpoint = clock, backoff, checkpoint
+        self._journal, self._serving, self._tell_fleet = journal, serving, report
+        self._clock, self._checkpoint = clock, checkpoint
         self._booted, self._news = asyncio.Event(), asyncio.Event()
         self._disk, self._store = SlotDisk(state_dir), ChunkStore(state_dir)
         self._vitals = Vitals(journal)
+        answering = Answering(disk=self._disk, serving=serving, providers=providers)
         self._switch = Switch(
             disk=self._disk,
-            serving=serving,
+            answering=answering,
             journal=journal,
+            clock=clock,
             tries=settings.tries,
-            providers=providers,
             checkpoint=checkpoint,
         )
+        self._upkeep = Upkeep(
+            disk=self._disk,
+            answering=answering,
+            journal=journal,
+            switch=self._switch,
+            report=self._report,
+            clock=clock,
+            checkpoint=checkpoint,
+            retries=backoff or RETRIES,
+        )
+        self._backoff = backoff = backoff or Backoff()
         self._intake = Intake(
             journal=journal,
             trust=trust,
-            report=report,
+            report=self._report,
             accepted=self._news.set,
             backoff=backoff,
             checkpoint=checkpoint,
@@ -102,6 +116,7 @@ class Driver:
                 self_test=SelfTest(worker_python, settings.self_test_timeout_seconds, settings.self_test_memory_bytes),
                 switch=self._switch,
                 vitals=self._vitals,
+                upkeep=self._upkeep,
                 clock=clock,
                 hardware=hardware,
                 providers=providers,
@@ -117,11 +132,12 @@ class Driver:
         current = self._journal.update("current")
         if current is None:
             self._store.prune()
-        await self._switch.boot(current)
+        await self._upkeep.boot(current)
         self._booted.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._intake.run(), name="update-intake")
             group.create_task(self._work(), name="update-work")
+            group.create_task(self._upkeep.run(), name="update-upkeep")
             group.create_task(self._vitals.keep(_Live(self._serving)), name="update-vitals")
 
     async def booted(self) -> None:
@@ -135,6 +151,7 @@ class Driver:
     def observe(self, observations: Sequence[Observation]) -> None:
         """What the endpoint saw: probation's food."""
         self._vitals.observe(observations)
+        self._upkeep.observe(observations)
 
     def slots(self) -> tuple[SlotState, ...]:
         """Both slots of every model."""
@@ -151,33 +168,77 @@ class Driver:
             ]
         return tuple(found)
 
+    def standing(self) -> tuple[Standing, ...]:
+        """What serves each model, and why."""
+        return tuple(self._standing(model) for model in self._disk.models())
+
+    def _standing(self, model: str) -> Standing:
+        try:
+            record = self._disk.read(model)
+        except BrokenError:
+            record = Record(model)
+        return standing(
+            record,
+            serving=self._serving.serving().get(model),
+            trouble=self._upkeep.trouble(model),
+            current=self._journal.update("current"),
+            waiting=None,
+            last_end=self._journal.ending(model),
+        )
+
+    def troubles(self) -> Mapping[str, str]:
+        """Model -> why it is not served as it should be, with its code."""
+        found = {model: self._upkeep.trouble(model) for model in self._disk.models()}
+        return {model: _in_words(trouble) for model, trouble in found.items() if trouble is not None}
+
     def assignment(self) -> int:
         """Highest assignment version seen; 0 before the first."""
         return self._journal.seen
 
-    async def rollback(self) -> str:
-        """By hand: back to the other good version, which is returned. A trial ends and is taken back.
+    async def rollback(self, model: str | None = None) -> WentBack:
+        """By hand: back to the other good version of `model`; None: of the only one that has any. A trial ends and
+        is taken back. The same rollout does not bring again what was left.
 
         Raises:
             NoOtherSlotError: there is none.
+            UpdateBusyError: an update is changing the slots at this moment.
             LoadError, DamagedSlotError: it cannot be loaded; nothing changed.
         """
         current = self._journal.update("current")
-        if current is not None and current.state is lifecycle.State.PROBATION and current.previous:
-            self._switch.give_up(current.model, BY_HAND, "taken back by hand")
-            return current.previous
-        model, left, version = await self._switch.back()
+        if current is not None and current.state is lifecycle.State.PROBATION and model in {None, current.model}:
+            self._journal.take_back(current.manifest, current.rollout)
+            self._switch.give_up(current.model, reasons.BY_HAND, "taken back by hand")
+            return WentBack(current.model, current.version, current.previous or "")
+        back = await self._switch.back(model, self._at_work)
+        manifest = self._manifest_of(back.model, back.left)
+        self._journal.take_back(manifest, self._journal.rollout_of(back.model, manifest))
         self._report(
             Draft(
                 assignment=self._journal.seen,
                 phase=Phase.ROLLED_BACK,
-                model=model,
-                version=left,
-                reason=BY_HAND,
-                detail=f"back to {version} by hand",
+                model=back.model,
+                version=back.left,
+                reason=reasons.BY_HAND,
+                detail=f"back to {back.version} by hand",
             )
         )
-        return version
+        self._upkeep.look(back.model)
+        return back
+
+    def _at_work(self, model: str) -> bool:
+        current = self._journal.update("current")
+        return current is not None and current.model == model
+
+    def _manifest_of(self, model: str, version: str) -> str:
+        record = self._disk.read(model)
+        return next((record[slot].manifest or "" for slot in SLOTS if record[slot].version == version), "")
+
+    def _report(self, draft: Draft) -> None:
+        """To the fleet; how the last update of each model ended stays here, too."""
+        if draft.model is not None and draft.version is not None and draft.phase.final:
+            at = self._clock.now()
+            self._journal.ended(Ending(draft.model, draft.version, draft.phase, at, draft.reason, draft.detail))
+        self._tell_fleet(draft)
 
     # one update after the other
 
@@ -279,6 +340,11 @@ class Driver:
         if found := lifecycle.draft(update, took_ms=took_ms):
             logger.info("update %s release=%s reason=%s", update.state, update.release, found.reason)
             self._report(found)
+
+
+def _in_words(trouble: Trouble) -> str:
+    code = f"{reasons.SafeModeError.code}: " if trouble.safe_mode else ""
+    return f"{code}{trouble.code}: {trouble.detail}"
 
 
 def _hopeless(error: OSError, tries: int) -> RefusedError | None:

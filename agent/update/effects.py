@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from agent.settings import UpdateSettings
-from agent.update import admission, assemble, lifecycle, plan, probation, reasons
+from agent.update import admission, assemble, lifecycle, plan, probation, reasons, slots
 from agent.update.chunk_store import ChunkStore
 from agent.update.fetch import Fetcher
 from agent.update.journal import Journal
@@ -22,6 +22,7 @@ from agent.update.self_test import SelfTest
 from agent.update.slot_disk import SlotDisk
 from agent.update.switch import Switch
 from agent.update.trust import Trust
+from agent.update.upkeep import Upkeep
 from agent.update.vitals import Vitals
 from shared import chunking
 from shared.clock import Clock
@@ -61,6 +62,7 @@ class Parts:
     clock: Clock
     hardware: str
     providers: Sequence[str] | None
+    upkeep: Upkeep
     superseded: Callable[[Update], bool]
     progress: Callable[[Update], None]  # a report of bytes fetched
 
@@ -103,7 +105,12 @@ class Effects:
         manifest = await self._manifest(update)
         found = plan.plan(manifest, update.manifest, record, parts.store.has)
         if found.serves:
-            return Outcome(Event.SERVED, update)
+            trouble = parts.upkeep.trouble(update.model)
+            if trouble is None or trouble.code == reasons.CRASH_LOOP:
+                return Outcome(Event.SERVED, update)
+            code = reasons.SafeModeError.code if trouble.safe_mode else trouble.code
+            detail = f"{update.release} is here already and cannot serve: {trouble.detail}"
+            return Outcome(Event.REJECTED, update, code, detail)
         admission.admit(update, manifest, await self._facts(update, found))
         last_good = record[record.last_good].version if record.last_good else None
         planned = replace(
@@ -129,6 +136,7 @@ class Effects:
             plain_bytes=found.plain_bytes,
             counter_floor=max(parts.journal.floor(update.model), parts.disk.read(update.model).minimum_counter),
             known_bad=parts.journal.bad(update.manifest),
+            taken_back=parts.journal.taken_back(update),
         )
 
     async def _manifest(self, update: Update) -> Manifest:
@@ -195,7 +203,7 @@ class Effects:
         )
         if not trial.passed:
             return Outcome(Event.REJECTED, update, trial.reason or reasons.LOAD, trial.detail)
-        await parts.switch.tested(update, _slot(update))
+        await parts.switch.tested(update, _slot(update), slots.Measured(provider=trial.provider))
         return Outcome(Event.PASSED, update)
 
     async def _swap(self, update: Update) -> Outcome:
@@ -235,10 +243,12 @@ class Effects:
             return Outcome(Event.SUPERSEDED, update)
         parts.vitals.remember(update.model, update.version)
         await parts.switch.commit(update, _slot(update))
+        parts.upkeep.look(update.model)
         return Outcome(Event.COMMITTED, update)
 
     async def _retire(self, update: Update) -> Outcome:
         await self._parts.switch.retire(update)
+        self._parts.upkeep.look(update.model)
         self._parts.store.prune()
         return Outcome(Event.RETIRED, update)
 

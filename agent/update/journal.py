@@ -7,6 +7,9 @@
     bad          releases that failed here, with the reason
     documents    trusted TUF metadata and manifests, as received
     performance  how the version before did, for comparison after a restart
+    goods        per model: releases that were committed here, the one that serves last; with their rollout
+    by_hand      releases that a person took back here, with the rollout that had brought them
+    endings      per model: how its last update ended
 
 Each method is one transaction. Threads may share a journal. Every method may raise JournalBusyError (the
 disk is full: later) or DamagedJournalError (it cannot be read any more).
@@ -25,7 +28,7 @@ from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.update.lifecycle import Update
+from agent.update.lifecycle import Ending, Update
 from agent.update.probation import Performance
 from agent.update.reasons import DamagedJournalError, JournalBusyError
 from shared import durable
@@ -44,9 +47,14 @@ CREATE TABLE IF NOT EXISTS floors (model TEXT PRIMARY KEY, counter INTEGER NOT N
 CREATE TABLE IF NOT EXISTS bad (manifest TEXT PRIMARY KEY, code TEXT NOT NULL, detail TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS performance (model TEXT, version TEXT, body BLOB NOT NULL, PRIMARY KEY (model, version));
+CREATE TABLE IF NOT EXISTS goods (id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, manifest TEXT NOT NULL,
+    rollout TEXT, UNIQUE (model, manifest));
+CREATE TABLE IF NOT EXISTS by_hand (manifest TEXT PRIMARY KEY, rollout TEXT);
+CREATE TABLE IF NOT EXISTS endings (model TEXT PRIMARY KEY, body BLOB NOT NULL);
 """
 _UPDATE: Final = TypeAdapter(Update)
 _PERFORMANCE: Final = TypeAdapter(Performance)
+_ENDING: Final = TypeAdapter(Ending)
 _TRUST: Final = "trust/"
 _MANIFEST: Final = "manifest/"
 
@@ -184,24 +192,60 @@ class Journal:
         with self._transaction() as tx:
             tx.execute("INSERT OR IGNORE INTO bad VALUES (?, ?, ?)", (manifest, code, detail))
 
-    def forget_bad(self, manifest: str) -> None:
-        """It served well after all (it was forced)."""
-        with self._transaction() as tx:
-            tx.execute("DELETE FROM bad WHERE manifest = ?", (manifest,))
-
     def bad(self, manifest: str) -> tuple[str, str] | None:
         """Code and detail of what went wrong with this release here."""
         row = self._one("SELECT code, detail FROM bad WHERE manifest = ?", manifest)
         return (str(row[0]), str(row[1])) if row else None
 
-    def raise_floor(self, model: str, counter: int) -> None:
-        """Nothing below `counter` will be installed any more. Never lowers."""
+    def committed(self, update: Update, *, minimum_counter: int) -> None:
+        """It serves for good: nothing below its minimum counter will be installed any more (that never lowers),
+        and what was held against it is forgotten (it was forced, or is wanted again)."""
         with self._transaction() as tx:
             tx.execute(
                 "INSERT INTO floors VALUES (?, ?)"
                 " ON CONFLICT (model) DO UPDATE SET counter = max(counter, excluded.counter)",
-                (model, counter),
+                (update.model, minimum_counter),
             )
+            tx.execute("DELETE FROM bad WHERE manifest = ?", (update.manifest,))
+            tx.execute("DELETE FROM by_hand WHERE manifest = ?", (update.manifest,))
+            _write_good(tx, update.model, update.manifest, update.rollout)
+
+    def went_back(self, model: str, manifest: str) -> None:
+        """A release that was good before serves again."""
+        rollout = self.rollout_of(model, manifest)
+        with self._transaction() as tx:
+            _write_good(tx, model, manifest, rollout)
+
+    def goods(self, model: str) -> tuple[str, ...]:
+        """Manifests of the releases that were committed here, the one that served last at the end."""
+        with self._lock:
+            rows = self._database.execute("SELECT manifest FROM goods WHERE model = ? ORDER BY id", (model,))
+            return tuple(str(row[0]) for row in rows)
+
+    def rollout_of(self, model: str, manifest: str) -> str | None:
+        """The rollout that brought a release that is good here."""
+        row = self._one("SELECT rollout FROM goods WHERE model = ? AND manifest = ?", model, manifest)
+        return str(row[0]) if row and row[0] is not None else None
+
+    def take_back(self, manifest: str, rollout: str | None) -> None:
+        """A person took this release back: `rollout` alone shall not bring it again."""
+        with self._transaction() as tx:
+            tx.execute("INSERT OR REPLACE INTO by_hand VALUES (?, ?)", (manifest, rollout))
+
+    def taken_back(self, update: Update) -> bool:
+        """True when a person took the release back here, and nobody has wanted it anew since."""
+        row = self._one("SELECT rollout FROM by_hand WHERE manifest = ?", update.manifest)
+        return row is not None and row[0] is not None and row[0] == update.rollout
+
+    def ended(self, ending: Ending) -> None:
+        """How the last update of a model ended, for people."""
+        with self._transaction() as tx:
+            tx.execute("INSERT OR REPLACE INTO endings VALUES (?, ?)", (ending.model, _ENDING.dump_json(ending)))
+
+    def ending(self, model: str) -> Ending | None:
+        """What `ended` kept."""
+        row = self._one("SELECT body FROM endings WHERE model = ?", model)
+        return _ENDING.validate_json(_bytes(row[0])) if row else None
 
     def floor(self, model: str) -> int:
         """Lowest release counter that may still be installed."""
@@ -281,6 +325,10 @@ def _drop(tx: sqlite3.Connection, announcement: Announcement) -> None:
 
 def _write_note(tx: sqlite3.Connection, name: str, value: str) -> None:
     tx.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
+
+
+def _write_good(tx: sqlite3.Connection, model: str, manifest: str, rollout: str | None) -> None:
+    tx.execute("INSERT OR REPLACE INTO goods (model, manifest, rollout) VALUES (?, ?, ?)", (model, manifest, rollout))
 
 
 def _write_update(tx: sqlite3.Connection, place: Place, update: Update) -> None:

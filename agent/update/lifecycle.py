@@ -12,6 +12,7 @@ I/O: none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -194,6 +195,18 @@ class Draft:
     took_ms: float | None = None
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the last update of a model ended, for people."""
+
+    model: str
+    version: str
+    phase: Phase
+    at: datetime  # wall time of the device
+    reason: str | None = None
+    detail: str | None = None
 
 
 def advance(update: Update, event: Event, *, reason: str | None = None, detail: str | None = None) -> Update:

@@ -116,6 +116,41 @@ class NoOtherSlotError(RefusedError):
     default_remedy = "see `flotilla-agent slots`; assign an older release from the manager instead"
 
 
+class UpdateBusyError(RefusedError):
+    """An update is at a point where its slots must not be changed by hand."""
+
+    code = "E_UPDATE_BUSY"
+    default_remedy = "wait until `flotilla-agent status` shows no update at work, then repeat the command"
+
+
+class LeftByHandError(RefusedError):
+    """A person took this release back on the device, and the same rollout wants it again."""
+
+    code = "E_LEFT_BY_HAND"
+    default_remedy = "ask whoever took it back; a new rollout of the version, or one with force, installs it"
+
+
+class SafeModeError(RefusedError):
+    """No version of a model can serve on this device."""
+
+    code = "E_SAFE_MODE"
+    default_remedy = "assign another release of the model; `flotilla-agent slots` shows what is wrong with each"
+
+
+class NoMemoryError(RefusedError):
+    """A version needs more memory than the device can give, even when the one that serves is ended first."""
+
+    code = "E_MEMORY"
+    default_remedy = "free memory on the device, lower update.memory_margin_bytes, or publish a smaller model"
+
+
+class ConditionsError(RefusedError):
+    """The device stayed too hot, or short of power, for an update."""
+
+    code = "E_CONDITIONS"
+    default_remedy = "cool or power the device; update.after_defer: go-on installs nevertheless"
+
+
 class SourceUnavailableError(UnavailableError):
     """The manager cannot be reached or does not have it yet."""
 
@@ -148,6 +183,9 @@ PROBATION_ACCURACY: Final = "E_PROBATION_ACCURACY"
 PROBATION_CRASH: Final = "E_PROBATION_CRASH"
 PROBATION_OUTPUT: Final = "E_PROBATION_OUTPUT"
 CANCELLED: Final = "E_CANCELLED"
+BY_HAND: Final = "E_BY_HAND"
+CRASH_LOOP: Final = "E_CRASH_LOOP"  # of a version that was committed
+RECORD: Final = "E_SLOT_RECORD"  # the slot record was damaged and is made anew from what the slots hold
 
 #: The bytes of the release are at fault, on this device: never try them again.
 PROVEN_BAD: Final = frozenset(

@@ -17,9 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent.update.lifecycle import SlotName
 from agent.update.reasons import DamagedJournalError, DamagedSlotError
+from agent.update.rebuilding import Found
 from agent.update.slots import Record
 from shared import durable
 from shared.errors import BadInputError
+from shared.identifiers import sha256
 from shared.manifest import ArtifactName, Manifest
 
 FILES: Final[Mapping[ArtifactName, str]] = {
@@ -28,6 +30,7 @@ FILES: Final[Mapping[ArtifactName, str]] = {
     "baseline": "baseline.json",
 }
 MANIFEST_FILE: Final = "manifest.json"
+SLOTS: Final[tuple[SlotName, SlotName]] = ("a", "b")
 _RECORD: Final = TypeAdapter(Record)
 _BLOCK_BYTES: Final = 1024 * 1024
 
@@ -40,20 +43,26 @@ class SlotDisk:
         durable.make_folder(self._models)
 
     def models(self) -> tuple[str, ...]:
-        """Every model that this device has a record of."""
-        return tuple(sorted(found.parent.name for found in self._models.glob("*/slots.json")))
+        """Every model that this device has a record or files of."""
+        records = {found.parent.name for found in self._models.glob("*/slots.json")}
+        files = {found.parent.parent.name for found in self._models.glob(f"*/[ab]/{MANIFEST_FILE}")}
+        return tuple(sorted(records | files))
 
     def read(self, model: str) -> Record:
         """The record of `model`; an empty one when it is new.
 
         Raises:
-            DamagedJournalError: the file is there but is not a record.
+            DamagedJournalError: the file is not a record, cannot be read, or is missing beside slots with files.
         """
         path = self._models / model / "slots.json"
         try:
             return _RECORD.validate_json(path.read_bytes())
         except FileNotFoundError:
+            if any((self.folder(model, slot) / MANIFEST_FILE).exists() for slot in SLOTS):
+                raise DamagedJournalError(f"{path} is missing") from None
             return Record(model)
+        except OSError as error:
+            raise DamagedJournalError(f"{path}: {error.strerror}") from None
         except ValidationError as error:
             raise DamagedJournalError(f"{path}: {str(error).splitlines()[0]}") from None
 
@@ -101,6 +110,17 @@ class SlotDisk:
             if _digest(self.file(model, slot, name)) != artifact.digest:
                 raise DamagedSlotError(f"slot {slot} of {model}: {FILES[name]} is not what was installed")
         return manifest
+
+    def found(self, model: str, slot: SlotName) -> Found | None:
+        """The release in a slot whatever the record says, every byte checked; None when there is none, or not whole."""
+        try:
+            data = (self.folder(model, slot) / MANIFEST_FILE).read_bytes()
+            manifest = self.verified(model, slot, sha256(data))
+        except (OSError, DamagedSlotError):
+            return None
+        if manifest.model != model:
+            return None
+        return Found(manifest.version, sha256(data), manifest.counter, manifest.minimum_counter)
 
     def free_bytes(self) -> int:
         """What a process without privileges may still write."""

@@ -4,13 +4,15 @@
       ^------------------ failed or discarded, from anywhere -------------------'
 
 A model has the slots `a` and `b`. `active` answers requests, `last_good` is what a roll back returns
-to, `trial` is the slot on probation. `tries_left` is lowered durably before each start of a trial.
+to, `trial` is the slot on probation. `tries_left` is lowered durably before each start of a trial. A trial
+may serve `alone`, when both versions do not fit into memory together: then nothing stands by.
 
 I/O: none.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -67,6 +69,10 @@ class Slot:
     version: str | None = None
     manifest: str | None = None
     counter: int = 0
+    since: datetime | None = None  # the device's wall time when it came into this state: shown to people
+    provider: str | None = None  # that the self-test ran on
+    peak_bytes: int | None = None  # memory while loading, measured by the self-test
+    resident_bytes: int | None = None  # memory once loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Record:
     last_good: SlotName | None = None
     tries_left: int = 0
     minimum_counter: int = 0
+    alone: bool = False  # the trial
 
     def __getitem__(self, name: SlotName) -> Slot:
         return self.a if name == "a" else self.b
@@ -113,15 +120,30 @@ def staged(record: Record, name: SlotName, *, version: str, manifest: str, count
     return _with(record, name, Slot(advance(held.state, event), version, manifest, counter))
 
 
-def tested(record: Record, name: SlotName) -> Record:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the self-test learnt about a version on this device."""
+
+    provider: str | None = None
+    peak_bytes: int | None = None
+    resident_bytes: int | None = None
+
+
+def tested(record: Record, name: SlotName, found: Measured) -> Record:
     """The self-test passed. Repeating it changes nothing."""
-    return record if record[name].state is State.TESTED else _moved(record, name, Event.PASSED)
+    if record[name].state is State.TESTED:
+        return record
+    moved = _moved(record, name, Event.PASSED)
+    learnt = replace(
+        moved[name], provider=found.provider, peak_bytes=found.peak_bytes, resident_bytes=found.resident_bytes
+    )
+    return _with(moved, name, learnt)
 
 
-def trial_begun(record: Record, name: SlotName, *, tries: int) -> Record:
+def trial_begun(record: Record, name: SlotName, *, tries: int, alone: bool = False) -> Record:
     """`name` shall answer from now on, on probation; this start uses up one try."""
     moved = _moved(record, name, Event.SWAPPED_IN)
-    return replace(moved, active=name, trial=name, tries_left=tries - 1)
+    return replace(moved, active=name, trial=name, tries_left=tries - 1, alone=alone)
 
 
 def trial_started(record: Record) -> Record:
@@ -141,7 +163,15 @@ def committed(record: Record, *, minimum_counter: int) -> Record:
         return record
     moved = _moved(record, record.trial, Event.PASSED)
     floor = max(record.minimum_counter, minimum_counter)
-    return replace(moved, active=record.trial, last_good=record.trial, trial=None, tries_left=0, minimum_counter=floor)
+    return replace(
+        moved,
+        active=record.trial,
+        last_good=record.trial,
+        trial=None,
+        tries_left=0,
+        alone=False,
+        minimum_counter=floor,
+    )
 
 
 def retired(record: Record, name: SlotName) -> Record:
@@ -158,25 +188,44 @@ def retired(record: Record, name: SlotName) -> Record:
     emptied = _with(record, name, Slot())
     if record.trial != name:
         return emptied
-    return replace(emptied, active=record.last_good, trial=None, tries_left=0)
+    return replace(emptied, active=record.last_good, trial=None, tries_left=0, alone=False)
 
 
 def lost(record: Record, name: SlotName) -> Record:
-    """Slot `name` turned out to be damaged, whatever it held: the other one answers if it is good."""
-    beside = other(name) if record[other(name)].state is State.GOOD else None
+    """Slot `name` turned out to be damaged, whatever it held: the other one answers if it may."""
     emptied = _with(record, name, Slot())
     if record.trial == name:
-        return replace(emptied, active=record.last_good, trial=None, tries_left=0)
+        return replace(emptied, active=record.last_good, trial=None, tries_left=0, alone=False)
     if record.last_good == name:
+        beside = other(name) if may_serve(record, other(name)) else None
         return replace(emptied, last_good=beside, active=record.trial or beside)
     return emptied
 
 
-def switched(record: Record) -> Record | None:
-    """The other good slot answers from now on; None when there is none."""
+def may_serve(record: Record, name: SlotName) -> bool:
+    """Whether the slot holds a version that was good here and is not older than what may still serve."""
+    return record[name].state is State.GOOD and record[name].counter >= record.minimum_counter
+
+
+def beside(record: Record) -> SlotName | None:
+    """The slot that could serve instead of the last good one; None during a trial or when there is none."""
     if record.trial is not None or record.last_good is None:
         return None
-    beside = other(record.last_good)
-    if record[beside].state is not State.GOOD:
-        return None
-    return replace(record, active=beside, last_good=beside)
+    return other(record.last_good) if may_serve(record, other(record.last_good)) else None
+
+
+def switched(record: Record) -> Record | None:
+    """The other good slot answers from now on; None when there is none."""
+    found = beside(record)
+    return None if found is None else replace(record, active=found, last_good=found)
+
+
+def stamped(record: Record, before: Record, now: datetime) -> Record:
+    """`record` with `now` as the time of every slot whose state or release is not the one of `before`."""
+    for name in ("a", "b"):
+        held, was = record[name], before[name]
+        if (held.state, held.manifest) == (was.state, was.manifest):
+            record = _with(record, name, replace(held, since=held.since or was.since))
+        elif held.state is not State.EMPTY:
+            record = _with(record, name, replace(held, since=now))
+    return record

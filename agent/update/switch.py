@@ -1,51 +1,61 @@
-"""Which version answers: at boot, at the swap, at the commit, and on the way back.
+"""Which version answers: at the swap, at the commit, and on the way back.
 
 The slot record is durable before the route follows, so that a start after a power cut finds what was
-meant. Every method may be called again.
+meant. Every method may be called again. `upkeep` does the same at boot and when something breaks.
 
-    boot       last good slot, then the slot on trial if it has tries left
-    swap       record (one try used up) -> load -> route
-    commit     record -> floor -> old version unloaded
+    swap       record (one try used up) -> load -> route; or, where memory holds one version only: exchange
+    commit     record -> journal (floor, good) -> old version unloaded
     retire     route the last good one -> record -> unload -> remember why -> clear
+    back       load the other good one -> route -> record -> unload
 
 I/O: disk, tasks.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from agent.serving.supervisor import ModelFile, Serving
 from agent.update import lifecycle, reasons, slots
+from agent.update.answering import Answering
 from agent.update.journal import Journal
 from agent.update.lifecycle import SlotName, Update
 from agent.update.slot_disk import SlotDisk
-from shared.errors import FlotillaError, RefusedError
+from shared.clock import Clock
+from shared.errors import RefusedError
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class WentBack:
+    """A change by hand: the version left, and the one that serves now."""
+
+    model: str
+    left: str
+    version: str
+
+
 class Switch:
-    """The only part that touches slot records and routes."""
+    """Changes slot records and routes. Whoever else does holds `lock` meanwhile."""
 
     def __init__(
         self,
         *,
         disk: SlotDisk,
-        serving: Serving,
+        answering: Answering,
         journal: Journal,
+        clock: Clock,
         tries: int,
-        providers: Sequence[str] | None,
         checkpoint: Callable[[str], None],
     ) -> None:
         self._disk = disk
-        self._serving = serving
+        self._answering = answering
         self._journal = journal
+        self._clock = clock
         self._tries = tries
-        self._providers = providers
         self._checkpoint = checkpoint
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self._spent: dict[str, tuple[str, str]] = {}  # model -> why its trial must not go on
 
     def spent(self, model: str) -> tuple[str, str] | None:
@@ -54,92 +64,29 @@ class Switch:
 
     def give_up(self, model: str, code: str, detail: str) -> None:
         """Whoever watches the trial of `model` shall end it with this reason."""
-        self._spent[model] = (code, detail)
+        self._spent.setdefault(model, (code, detail))
 
-    # boot
-
-    async def boot(self, current: Update | None) -> None:
-        """Get every model's right version serving. A model that cannot be served is logged and left."""
-        for model in self._disk.models():
-            try:
-                await self._boot(model, current)
-            except FlotillaError as error:
-                logger.error("model not serving model=%s code=%s detail=%s", model, error.code, error.detail)
-
-    async def _boot(self, model: str, current: Update | None) -> None:
-        found = self._disk.read(model)
-        record = self._settled(found, current)
-        if record != found:
-            try:
-                self._disk.write(record)
-            except OSError as error:  # a try that is not counted is not made
-                self.give_up(model, reasons.DiskError.code, f"start not recorded: {error}")
-        self._checkpoint("boot:recorded")
-        record = await self._boot_last_good(record)
-        if record.trial is not None and self.spent(model) is None and not _leaving(record, current):
-            try:
-                await self._serve(record, record.trial, verify=True)
-            except RefusedError as error:
-                self.give_up(model, error.code, error.detail)
-
-    def _settled(self, record: slots.Record, current: Update | None) -> slots.Record:
-        """The record with this start's try used up, or without a trial that nobody carries any more."""
-        if record.trial is None or _leaving(record, current):
-            return record
-        if current is None or (current.model, current.slot) != (record.model, record.trial):
-            logger.warning("trial without an update dropped model=%s slot=%s", record.model, record.trial)
-            return slots.retired(record, record.trial)
-        if record.tries_left > 0:
-            return slots.trial_started(record)
-        self.give_up(record.model, reasons.PROBATION_CRASH, f"not committed after {self._tries} starts")
-        return record
-
-    async def _boot_last_good(self, record: slots.Record) -> slots.Record:
-        for _ in ("last good", "the one beside it"):
-            if record.last_good is None:
-                break
-            try:
-                await self._serve(record, record.last_good, verify=True)
-                break
-            except reasons.DamagedSlotError as error:
-                logger.error("slot damaged model=%s detail=%s", record.model, error.detail)
-                record = slots.lost(record, record.last_good)
-                with contextlib.suppress(OSError):  # found again at the next start
-                    self._disk.write(record)
-        return record
-
-    async def _serve(self, record: slots.Record, slot: SlotName, *, verify: bool = False) -> str:
-        file = await self._file(record, slot, verify=verify)
-        took = await self._serving.load(file)
-        await self._serving.route(file.model, file.version)
-        logger.info("serving model=%s version=%s slot=%s load_s=%.3f", file.model, file.version, slot, took)
-        return file.version
-
-    async def _file(self, record: slots.Record, slot: SlotName, *, verify: bool) -> ModelFile:
-        read = self._disk.verified if verify else self._disk.manifest
-        manifest = await asyncio.to_thread(read, record.model, slot, record[slot].manifest)
-        accepted = manifest.runtime.providers
-        return ModelFile(
-            model=manifest.model,
-            version=manifest.version,
-            slot=slot,
-            path=self._disk.file(manifest.model, slot, "model"),
-            inputs=manifest.inputs,
-            outputs=manifest.outputs,
-            providers=tuple(name for name in (self._providers or accepted) if name in accepted),
-        )
+    def write(self, record: slots.Record, before: slots.Record) -> None:
+        """Make the record durable, with the time of what changed."""
+        self._disk.write(slots.stamped(record, before, self._clock.now()))
 
     # one update
 
     async def clear(self, update: Update, slot: SlotName) -> None:
-        """Empty the idle slot for what comes."""
-        async with self._lock:
+        """Empty the idle slot for what comes.
+
+        Raises:
+            UpdateBusyError: it serves: somebody changed slots by hand in this very moment.
+        """
+        async with self.lock:
             record = self._disk.read(update.model)
+            if slot == record.last_good:
+                raise reasons.UpdateBusyError(f"slot {slot} of {update.model} serves since a moment ago")
             leaving = record[slot].version
-            self._disk.write(slots.retired(record, slot))
+            self.write(slots.retired(record, slot), record)
             self._checkpoint("clear:recorded")
             if leaving is not None and leaving != update.version:
-                await self._serving.unload(update.model, leaving)
+                await self._answering.unload(update.model, leaving)
             self._disk.clear(update.model, slot)
 
     async def stage(self, update: Update, slot: SlotName) -> None:
@@ -148,47 +95,51 @@ class Switch:
         Raises:
             DamagedSlotError: it does not.
         """
-        async with self._lock:
+        async with self.lock:
             manifest = await asyncio.to_thread(self._disk.verified, update.model, slot, update.manifest)
             record = self._disk.read(update.model)
-            self._disk.write(
-                slots.staged(record, slot, version=update.version, manifest=update.manifest, counter=manifest.counter)
+            staged = slots.staged(
+                record, slot, version=update.version, manifest=update.manifest, counter=manifest.counter
             )
+            self.write(staged, record)
 
-    async def tested(self, update: Update, slot: SlotName) -> None:
+    async def tested(self, update: Update, slot: SlotName, found: slots.Measured) -> None:
         """The self-test passed."""
-        async with self._lock:
-            self._disk.write(slots.tested(self._disk.read(update.model), slot))
+        async with self.lock:
+            record = self._disk.read(update.model)
+            self.write(slots.tested(record, slot, found), record)
 
-    async def swap(self, update: Update, slot: SlotName) -> None:
-        """The slot answers from now on, on probation.
+    async def swap(self, update: Update, slot: SlotName, *, alone: bool = False) -> None:
+        """The slot answers from now on, on probation; with `alone` the one before is ended first.
 
         Raises:
             LoadError, DamagedSlotError: it cannot.
         """
-        async with self._lock:
+        async with self.lock:
             record = self._disk.read(update.model)
             if record.trial != slot:
-                record = slots.trial_begun(record, slot, tries=self._tries)
-                self._disk.write(record)
+                before, record = record, slots.trial_begun(record, slot, tries=self._tries, alone=alone)
+                self.write(record, before)
                 self._checkpoint("swap:recorded")
-            file = await self._file(record, slot, verify=False)
-            await self._serving.load(file)
+            if record.alone:
+                await self._answering.exchange(record, slot)
+                self._checkpoint("swap:exchanged")
+                return
+            file = await self._answering.load(record, slot)
             self._checkpoint("swap:loaded")
-            await self._serving.route(file.model, file.version)
+            await self._answering.route(file)
 
     async def commit(self, update: Update, slot: SlotName) -> None:
         """The slot is good for ever; only now the floor rises and the old version's memory is freed."""
-        async with self._lock:
+        async with self.lock:
             record = self._disk.read(update.model)
             manifest = self._disk.manifest(update.model, slot, update.manifest)
-            self._disk.write(slots.committed(record, minimum_counter=manifest.minimum_counter))
+            self.write(slots.committed(record, minimum_counter=manifest.minimum_counter), record)
             self._checkpoint("commit:recorded")
-            self._journal.raise_floor(update.model, manifest.minimum_counter)
-            self._journal.forget_bad(update.manifest)
+            self._journal.committed(update, minimum_counter=manifest.minimum_counter)
             old = record[slots.other(slot)].version
             if old is not None and old != update.version:
-                await self._serving.unload(update.model, old)
+                await self._answering.unload(update.model, old)
 
     def committed(self, update: Update) -> bool:
         """True when the record says so already, whatever the journal says."""
@@ -196,49 +147,96 @@ class Switch:
 
     async def retire(self, update: Update) -> None:
         """The last good version answers and nothing is left of the release that did not make it."""
-        async with self._lock:
+        async with self.lock:
             record = self._disk.read(update.model)
-            await self._route_last_good(record)
+            await self._route_last_good(record, update)
             self._checkpoint("retire:routed")
             if (slot := update.slot) is not None and _its_slot(record, update, slot):
-                self._disk.write(slots.retired(record, slot))
+                self.write(slots.retired(record, slot), record)
                 self._checkpoint("retire:recorded")
-                await self._serving.unload(update.model, update.version)
+                await self._answering.unload(update.model, update.version)
                 self._disk.clear(update.model, slot)
             self._spent.pop(update.model, None)
             if update.reason in reasons.PROVEN_BAD:
                 self._journal.mark_bad(update.manifest, update.reason or "", update.detail or "")
 
-    async def _route_last_good(self, record: slots.Record) -> None:
+    async def _route_last_good(self, record: slots.Record, update: Update) -> None:
         if record.last_good is None:
             return
+        alone = record.alone and record.trial == update.slot
         try:
-            await self._serve(record, record.last_good)
-        except RefusedError as error:
+            if alone:
+                await self._answering.exchange(record, record.last_good)
+            else:
+                await self._answering.serve(record, record.last_good)
+        except RefusedError as error:  # `upkeep` looks for another one
             logger.error("last good version does not load model=%s detail=%s", record.model, error.detail)
 
-    async def back(self) -> tuple[str, str, str]:
-        """By hand: the other good slot answers. Model, version left, version gone to.
+    async def back(self, model: str | None, busy: Callable[[str], bool]) -> WentBack:
+        """By hand: the other good slot of `model` answers; None: of the first model that has one.
 
         Raises:
-            NoOtherSlotError: no model has one.
+            NoOtherSlotError: there is none.
+            UpdateBusyError: an update is at work on it.
             LoadError, DamagedSlotError: it cannot be loaded; nothing changed.
         """
-        async with self._lock:
-            for model in self._disk.models():
-                record = self._disk.read(model)
-                if (switched := slots.switched(record)) is None or switched.active is None:
-                    continue
-                version = await self._serve(switched, switched.active, verify=True)
-                self._disk.write(switched)
-                left = record[slots.other(switched.active)].version or ""
-                await self._serving.unload(model, left)
-                return model, left, version
-        raise reasons.NoOtherSlotError("no model has a second good version on this device")
+        async with self.lock:
+            record = self._to_go_back(model)
+            if busy(record.model):
+                raise reasons.UpdateBusyError(f"an update of {record.model} is at work on its slots")
+            switched = slots.switched(record)
+            if (why := self._why_not(record)) or switched is None:
+                raise reasons.NoOtherSlotError(why)
+            return await self.go_back(record, switched)
 
+    async def go_back(self, record: slots.Record, switched: slots.Record) -> WentBack:
+        """From `record` to `switched`, whose active slot is loaded before anything changes. Holding `lock`.
 
-def _leaving(record: slots.Record, current: Update | None) -> bool:
-    return current is not None and current.model == record.model and current.state in lifecycle.LEAVING
+        Raises:
+            LoadError, DamagedSlotError: it cannot be loaded; nothing changed.
+        """
+        assert switched.active is not None  # noqa: S101 - whoever switched made it so
+        model, left = record.model, record[slots.other(switched.active)]
+        version = await self._answering.serve(switched, switched.active, verify=True)
+        self._checkpoint("back:routed")
+        self.write(switched, record)
+        self._checkpoint("back:recorded")
+        self._journal.went_back(model, switched[switched.active].manifest or "")
+        await self._answering.unload(model, left.version or "")
+        return WentBack(model, left.version or "", version)
+
+    def _to_go_back(self, model: str | None) -> slots.Record:
+        models = self._disk.models()
+        if model is not None:
+            if model not in models:
+                raise reasons.NoOtherSlotError(f"no model {model!r} on this device")
+            return self._disk.read(model)
+        found = [self._disk.read(name) for name in models]
+        able = [record for record in found if not self._why_not(record)]
+        if len(able) > 1:
+            names = ", ".join(record.model for record in able)
+            raise reasons.NoOtherSlotError(
+                f"several models could go back: {names}", remedy="name one: flotilla-agent rollback MODEL"
+            )
+        if not able:
+            why = "; ".join(f"{record.model}: {self._why_not(record)}" for record in found)
+            raise reasons.NoOtherSlotError(why or "no model has arrived on this device yet")
+        return able[0]
+
+    def _why_not(self, record: slots.Record) -> str:
+        """Why `record` has nothing to go back to; empty when it has."""
+        if record.last_good is None:
+            return "no version was committed yet"
+        if record.trial is not None:
+            return "a trial is under way"
+        beside = record[slots.other(record.last_good)]
+        if beside.state is not slots.State.GOOD:
+            return f"{record[record.last_good].version} is the only good version (the other slot is {beside.state})"
+        if beside.counter < record.minimum_counter:
+            return f"{beside.version} is older than what may serve here since {record[record.last_good].version}"
+        if found := self._journal.bad(beside.manifest or ""):
+            return f"{beside.version} was left because of {found[0]}: {found[1]}"
+        return ""
 
 
 def _its_slot(record: slots.Record, update: Update, slot: SlotName) -> bool:

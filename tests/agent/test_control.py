@@ -3,6 +3,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from agent.errors import ControlError, NotRunningError, RemoteError
 from shared.errors import BadInputError
 
 
-async def status() -> dict[str, Any]:
+async def status(_: dict[str, Any]) -> dict[str, Any]:
     return {"device": "dev-a", "text": "é\n"}
 
 
-async def refuse() -> dict[str, Any]:
+async def echo(asked: dict[str, Any]) -> dict[str, Any]:
+    return {"model": asked.get("model")}
+
+
+async def refuse(_: dict[str, Any]) -> dict[str, Any]:
     raise BadInputError("no other version", remedy="publish one")
 
 
@@ -27,7 +32,7 @@ def _ready(path: Path) -> bool:
 
 @contextlib.asynccontextmanager
 async def daemon(folder: Path) -> AsyncIterator[None]:
-    task = asyncio.create_task(control.serve(folder, {"status": status, "rollback": refuse}))
+    task = asyncio.create_task(control.serve(folder, {"status": status, "echo": echo, "rollback": refuse}))
     async with asyncio.timeout(5):
         while not _ready(folder / control.SOCKET):  # noqa: ASYNC110 (a file)
             await asyncio.sleep(0.005)
@@ -40,7 +45,10 @@ async def daemon(folder: Path) -> AsyncIterator[None]:
 
 async def test_an_answer_comes_back_whole(tmp_path: Path) -> None:
     async with daemon(tmp_path):
-        assert await asyncio.to_thread(control.ask, tmp_path, "status") == await status()
+        assert await asyncio.to_thread(control.ask, tmp_path, "status") == await status({})
+        assert await asyncio.to_thread(partial(control.ask, tmp_path, "echo", more={"model": "digits"})) == {
+            "model": "digits"
+        }
 
 
 async def test_a_refusal_keeps_its_code_and_remedy(tmp_path: Path) -> None:

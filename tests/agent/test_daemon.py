@@ -185,7 +185,7 @@ async def test_status_and_slots_come_from_the_running_daemon(agent: Agent, watch
     status = await asyncio.to_thread(control.ask, agent.state_dir, "status")
     assert (status["device"], status["connected"], status["serving"]) == ("dev-a", True, {})
     assert status["outbox"]["report"]["waiting"] == 0
-    assert await asyncio.to_thread(control.ask, agent.state_dir, "slots") == {"slots": []}
+    assert await asyncio.to_thread(control.ask, agent.state_dir, "slots") == {"slots": [], "models": []}
 
 
 async def test_a_second_agent_keeps_out_of_the_folder(agent: Agent) -> None:

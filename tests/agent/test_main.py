@@ -1,6 +1,7 @@
 import json
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from click.testing import CliRunner, Result
 from agent import identity
 from agent.__main__ import main
 from agent.identity import BrokerAccount, Enrolment
+from agent.update.slot_disk import SlotDisk
+from agent.update.slots import Record, Slot, State
 
 
 def call(*arguments: str | Path) -> Result:
@@ -77,7 +80,14 @@ def test_a_bad_device_id_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_slots_are_read_from_the_disk_while_no_daemon_runs(tmp_path: Path) -> None:
     assert call("slots", "--state-dir", tmp_path).stdout == "no model has arrived yet\n"
-    (tmp_path / "models/digits").mkdir(parents=True)
+    disk = SlotDisk(tmp_path)
+    good = Slot(State.GOOD, "1.0.0", "m", 1, since=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    disk.write(Record("digits", a=good, active="a", last_good="a"))
+    lines = call("slots", "--state-dir", tmp_path).stdout.splitlines()
+    assert lines[1].split()[:5] == ["digits", "a", "1.0.0", "good", "(last"]
+    assert lines[-1] == "digits: no agent runs here"
+    document = json.loads(call("slots", "--json", "--state-dir", tmp_path).stdout)
+    assert document["models"][0]["slots"]["a"]["since"] == "2026-01-02T03:04:05Z"
     (tmp_path / "models/digits/slots.json").write_text("{")
     assert call("slots", "--state-dir", tmp_path).exit_code == 1
 

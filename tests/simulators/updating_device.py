@@ -42,6 +42,8 @@ class FakeServing:
         self.loaded: dict[tuple[str, str], ModelFile] = {}
         self.routes: dict[str, str] = {}
         self.refuses: set[str] = set()
+        self.reasons: dict[str, str] = {}
+        self.exchanged: list[tuple[str, str]] = []  # version that left, version that came
 
     async def load(self, file: ModelFile) -> float:
         if file.version in self.refuses:
@@ -54,6 +56,19 @@ class FakeServing:
     async def route(self, model: str, version: str) -> None:
         assert (model, version) in self.loaded
         self.routes[model] = version
+        self.reasons.pop(model, None)
+
+    async def exchange(self, file: ModelFile, leaving: str) -> float:
+        self.exchanged.append((leaving, file.version))
+        await self.unload(file.model, leaving)
+        took = await self.load(file)
+        await self.route(file.model, file.version)
+        return took
+
+    async def explain(self, model: str, text: str) -> None:
+        self.reasons.pop(model, None)
+        if text:
+            self.reasons[model] = text
 
     async def unload(self, model: str, version: str) -> None:
         self.loaded.pop((model, version), None)

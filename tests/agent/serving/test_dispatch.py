@@ -138,3 +138,55 @@ def test_a_client_that_left_is_not_waited_for() -> None:
     made.submit(entry, 0.0)
     entry.gone = True
     assert made.lost(OLD, 1.0) == [GiveUp(entry, "worker-died")]
+
+
+def test_requests_for_a_held_model_wait_for_the_next_version_and_keep_their_order() -> None:
+    made = table(OLD)
+    made.hold("m")
+    assert made.detach(OLD, 0.0) == [Drained(OLD)]
+    held = [ticket(number) for number in range(3)]
+    assert [made.submit(entry, 0.0) for entry in held] == [[], [], []]
+    assert made.attach(NEW, 0.1) == []
+    assert made.route("m", "2", 0.2) == [Send(NEW, entry) for entry in held]
+    made.detach(NEW, 0.3)
+    assert made.check("m", None) is not None  # the route ended the hold
+
+
+def test_a_hold_is_bounded_by_the_queue_and_by_time() -> None:
+    made = table(OLD, limit=2)
+    made.hold("m")
+    made.detach(OLD, 0.0)
+    first, second = ticket(1), ticket(2)
+    for entry in (first, second):
+        made.submit(entry, 0.0)
+    refusal = made.submit(ticket(3), 0.0)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.retry_seconds) == (503, 1)
+    assert made.expire(10.0) == [GiveUp(first, "timeout"), GiveUp(second, "timeout")]
+
+
+def test_a_hold_ends_with_a_reason_when_nothing_can_serve() -> None:
+    made = table(OLD)
+    made.hold("m")
+    made.detach(OLD, 0.0)
+    waiting = ticket(1)
+    made.submit(waiting, 0.0)
+    assert made.explain("m", "both slots are bad", 0.1) == [GiveUp(waiting, "gone")]
+    for refusal in (made.check("m", None), made.check("", None)):
+        assert refusal is not None
+        assert (refusal.status, refusal.text, refusal.retry_seconds) == (503, "both slots are bad", 30)
+    assert made.explain("m", "", 0.2) == []
+    refusal = made.check("m", None)
+    assert refusal is not None
+    assert "waits for its first release" in refusal.text
+
+
+def test_the_trouble_of_one_model_does_not_hide_another() -> None:
+    made = table(OLD)
+    made.explain("x", "broken", 0.0)
+    assert made.check("m", None) is None
+    refused = made.check("x", None)
+    unknown = made.check("y", None)
+    assert refused is not None
+    assert unknown is not None
+    assert (refused.status, unknown.status) == (503, 404)

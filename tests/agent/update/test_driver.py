@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.update.lifecycle import Draft, State
-from agent.update.reasons import NoOtherSlotError
+from agent.update.reasons import NoOtherSlotError, UpdateBusyError
 from agent.update.slot_disk import SlotDisk
 from shared import signing
 from shared.messages import Phase
@@ -447,7 +447,7 @@ async def test_by_hand_the_other_good_version_answers(
             await device.driver.rollback()
         for number in range(2):
             await device.install(repository.publish("digits", f"1.{number}.0", models[number]))
-        assert await device.driver.rollback() == "1.0.0"
+        assert (await device.driver.rollback()).version == "1.0.0"
         assert device.serves("1.0.0")
         assert device.reports[-1].phase is Phase.ROLLED_BACK
         assert device.reports[-1].version == "1.1.0"
@@ -455,12 +455,63 @@ async def test_by_hand_the_other_good_version_answers(
         assert device.serves("1.0.0")
 
 
+async def test_what_was_left_by_hand_is_not_brought_again_by_the_same_rollout(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    async with device.on():
+        old, new = (repository.publish("digits", f"1.{number}.0", models[number]) for number in range(2))
+        await device.install(old)
+        await device.install(new, rollout="ro-2")
+        found = await device.driver.rollback("digits")
+        assert (found.model, found.left, found.version) == ("digits", "1.1.0", "1.0.0")
+        device.reports.clear()
+        await device.assign(new, rollout="ro-2")
+        refused = await device.end()
+        assert (refused.phase, refused.reason) == (Phase.REFUSED, "E_LEFT_BY_HAND")
+        assert device.serves("1.0.0")
+        assert (await device.install(new, rollout="ro-3")).phase is Phase.COMMITTED
+        assert device.serves("1.1.0")
+        assert (await device.install(new, rollout="ro-2")).phase is Phase.COMMITTED  # it serves: nothing to bring
+
+
+async def test_by_hand_nothing_is_done_without_a_reason(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    async with device.on():
+        with pytest.raises(NoOtherSlotError, match="no model has arrived"):
+            await device.driver.rollback()
+        await device.install(repository.publish("digits", "1.0.0", models[0]))
+        with pytest.raises(NoOtherSlotError, match=r"1\.0\.0 is the only good version"):
+            await device.driver.rollback()
+        with pytest.raises(NoOtherSlotError, match="no model 'letters'"):
+            await device.driver.rollback("letters")
+        await device.install(repository.publish("digits", "2.0.0", models[1], minimum_counter=2))
+        with pytest.raises(NoOtherSlotError, match=r"1\.0\.0 is older than what may serve"):
+            await device.driver.rollback("digits")
+        assert device.serves("2.0.0")
+
+
+async def test_by_hand_nothing_is_changed_while_an_update_fills_a_slot(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    async with device.on():
+        for number in range(2):
+            await device.install(repository.publish("digits", f"1.{number}.0", models[number]))
+        stuck = repository.publish("digits", "1.2.0", models[2])
+        repository.faults.status = {f"/chunks/{next(iter(stuck.chunks))}": 503}
+        await device.assign(stuck)
+        await device.until(lambda: Phase.FETCHING in phases(device.reports))
+        with pytest.raises(UpdateBusyError):
+            await device.driver.rollback("digits")
+        assert device.serves("1.1.0")
+
+
 async def test_by_hand_a_trial_ends(device: Device, repository: ReleaseRepository, models: list[bytes]) -> None:
     async with device.on():
         await device.install(repository.publish("digits", "1.0.0", models[0]))
         await device.assign(repository.publish("digits", "1.1.0", models[1]))
         await device.until(lambda: f"told:{State.PROBATION}" in device.marks)
-        assert await device.driver.rollback() == "1.0.0"
+        assert (await device.driver.rollback()).version == "1.0.0"
         last = await device.end()
         assert (last.phase, last.reason) == (Phase.ROLLED_BACK, "E_BY_HAND")
         assert device.serves("1.0.0")
@@ -485,22 +536,6 @@ async def test_a_start_on_a_full_disk_serves_the_last_good_version(
         monkeypatch.setattr(SlotDisk, "write", write)
         last = await device.end()
         assert (last.phase, last.reason) == (Phase.ROLLED_BACK, "E_DISK")
-
-
-async def test_a_slot_record_that_cannot_be_read_takes_down_nothing_else(
-    device: Device, repository: ReleaseRepository, models: list[bytes]
-) -> None:
-    async with device.on():
-        await device.install(repository.publish("digits", "1.0.0", models[0]))
-        await device.assign(repository.publish("letters", "1.0.0", models[1]))
-        await device.until(lambda: device.serves("1.0.0", "letters"))
-    (device.folder / "models/digits/slots.json").write_text("{")
-    async with device.on():
-        assert device.serving.routes == {"letters": "1.0.0"}
-        assert {slot.model for slot in device.driver.slots()} == {"letters"}
-        device.driver.observe([])
-        await device.assign(repository.publish("digits", "1.1.0", models[2]))
-        await device.until(lambda: device.driver.assignment() == 3)
 
 
 async def test_a_model_without_traffic_is_committed_at_the_limit(

@@ -1,19 +1,20 @@
 """What the journal and the slot record keep over a restart, and what they refuse to guess."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent.update.journal import INBOX_LIMIT, Journal
-from agent.update.lifecycle import State, Update
+from agent.update.lifecycle import Ending, State, Update
 from agent.update.probation import Tally
 from agent.update.reasons import DamagedJournalError
 from agent.update.slot_disk import SlotDisk
 from agent.update.slots import Record, Slot
 from agent.update.slots import State as SlotState
-from shared.messages import Announcement
+from shared.messages import Announcement, Phase
 
 UPDATE = Update(assignment=3, model="digits", version="1.1.0", manifest="0" * 64, sealed_key="k", slot="b")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -91,8 +92,8 @@ def test_an_adopted_update_goes_on_under_the_newer_number(journal: Journal) -> N
 
 
 def test_floors_only_rise(journal: Journal) -> None:
-    journal.raise_floor("digits", 4)
-    journal.raise_floor("digits", 2)
+    journal.committed(UPDATE, minimum_counter=4)
+    journal.committed(UPDATE, minimum_counter=2)
     assert (journal.floor("digits"), journal.floor("other")) == (4, 0)
 
 
@@ -100,8 +101,37 @@ def test_bad_releases_keep_their_first_reason(journal: Journal) -> None:
     journal.mark_bad("0" * 64, "E_LOAD", "first")
     journal.mark_bad("0" * 64, "E_ONNX", "second")
     assert journal.bad("0" * 64) == ("E_LOAD", "first")
-    journal.forget_bad("0" * 64)
+    journal.committed(UPDATE, minimum_counter=0)
     assert journal.bad("0" * 64) is None
+
+
+def test_what_served_last_is_the_last_of_the_good_ones(journal: Journal) -> None:
+    for digest in ("1", "2"):
+        journal.committed(replace(UPDATE, manifest=digest, rollout=f"ro-{digest}"), minimum_counter=0)
+    assert journal.goods("digits") == ("1", "2")
+    journal.went_back("digits", "1")
+    assert journal.goods("digits") == ("2", "1")
+    assert (journal.rollout_of("digits", "1"), journal.rollout_of("digits", "3")) == ("ro-1", None)
+    assert journal.goods("letters") == ()
+
+
+def test_what_was_taken_back_by_hand_is_not_for_the_same_rollout(journal: Journal) -> None:
+    update = replace(UPDATE, rollout="ro-1")
+    assert not journal.taken_back(update)
+    journal.take_back(UPDATE.manifest, "ro-1")
+    assert journal.taken_back(update)
+    assert not journal.taken_back(replace(UPDATE, rollout="ro-2"))
+    assert not journal.taken_back(UPDATE)
+    journal.committed(update, minimum_counter=0)
+    assert not journal.taken_back(update)
+
+
+def test_the_last_ending_of_each_model_is_kept(journal: Journal) -> None:
+    assert journal.ending("digits") is None
+    for version in ("1.0.0", "1.1.0"):
+        ending = Ending("digits", version, Phase.ROLLED_BACK, NOW, "E_LOAD", "no")
+        journal.ended(ending)
+    assert journal.ending("digits") == ending
 
 
 def test_verified_time_only_moves_forward(journal: Journal) -> None:

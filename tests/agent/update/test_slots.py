@@ -1,5 +1,6 @@
 """What slots may hold, and which one answers."""
 
+from datetime import UTC, datetime
 from itertools import product
 
 import pytest
@@ -22,7 +23,7 @@ def test_every_move_is_in_the_table_or_raises(state: State, event: Event) -> Non
 def on_trial(record: Record, version: str, counter: int = 1) -> Record:
     name = record.idle
     staged = slots.staged(record, name, version=version, manifest=version * 8, counter=counter)
-    return slots.trial_begun(slots.tested(staged, name), name, tries=3)
+    return slots.trial_begun(slots.tested(staged, name, slots.Measured()), name, tries=3)
 
 
 def good(version: str, minimum_counter: int = 0) -> Record:
@@ -74,8 +75,8 @@ def test_a_start_without_a_trial_is_misuse() -> None:
 def test_staging_and_testing_again_change_nothing() -> None:
     record = slots.staged(good("1.0.0"), "b", version="1.1.0", manifest="m", counter=2)
     assert slots.staged(record, "b", version="1.1.0", manifest="m", counter=2) == record
-    tested = slots.tested(record, "b")
-    assert slots.tested(tested, "b") == tested
+    tested = slots.tested(record, "b", slots.Measured())
+    assert slots.tested(tested, "b", slots.Measured()) == tested
     assert slots.staged(tested, "b", version="1.1.0", manifest="m", counter=2) == tested
 
 
@@ -116,3 +117,32 @@ def test_going_back_by_hand_needs_a_second_good_slot() -> None:
     back = slots.switched(both)
     assert back is not None
     assert (back.active, back.last_good) == ("a", "a")
+
+
+def test_what_is_older_than_the_floor_is_not_gone_back_to() -> None:
+    record = slots.committed(on_trial(good("1.0.0"), "1.1.0", counter=5), minimum_counter=1)
+    assert slots.beside(record) == "a"
+    higher = slots.committed(on_trial(good("1.0.0"), "1.1.0", counter=5), minimum_counter=5)
+    assert (slots.beside(higher), slots.switched(higher)) == (None, None)
+    lost = slots.lost(higher, "b")
+    assert (lost.active, lost.last_good) == (None, None)
+
+
+def test_a_slot_carries_the_time_since_when_it_is_so() -> None:
+    first, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    record = slots.stamped(good("1.0.0"), Record("digits"), first)
+    assert record.a.since == first
+    trial = slots.stamped(on_trial(record, "1.1.0"), record, later)
+    assert (trial.a.since, trial.b.since) == (first, later)
+    assert slots.stamped(slots.retired(trial, "b"), trial, later).b == Slot()
+
+
+def test_what_the_self_test_measured_stays_with_the_slot() -> None:
+    staged = slots.staged(Record("digits"), "a", version="1", manifest="m", counter=1)
+    record = slots.tested(staged, "a", slots.Measured("CPUExecutionProvider", 300, 200))
+    trial = slots.trial_begun(record, "a", tries=3, alone=True)
+    assert (trial.a.provider, trial.a.peak_bytes, trial.a.resident_bytes) == ("CPUExecutionProvider", 300, 200)
+    assert trial.alone
+    assert not slots.committed(trial, minimum_counter=0).alone
+    assert not slots.retired(trial, "a").alone
+    assert not slots.lost(trial, "a").alone
