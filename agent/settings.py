@@ -5,6 +5,7 @@ Read by `shared.configuration`: flag > FLOTILLA_... > file > default; unknown ke
 I/O: none.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,14 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelServing(Section):
+    """How one model is served."""
+
+    max_batch_rows: PositiveInt = 1  # waiting requests are joined up to so many rows, where the model's shape allows
+    batch_delay_microseconds: Annotated[int, Field(ge=0, le=1_000_000)] = 0  # to wait for more of them
+    threads: PositiveInt | None = None  # of one inference; None: serving.threads
 
 
 class ServingSettings(Section):
@@ -28,9 +37,11 @@ class ServingSettings(Section):
     worker_python: str | None = None  # interpreter that has onnxruntime; None: our own
     providers: tuple[str, ...] | None = None  # None: those of the release, best first
     threads: PositiveInt = 1  # of one inference
-    queue_limit: PositiveInt = 256  # requests that may wait; beyond it 503 with Retry-After
+    queue_limit: PositiveInt = 256  # requests that may wait for one model; beyond it 503 with Retry-After
     request_timeout_seconds: PositiveFloat = 10.0
     load_timeout_seconds: PositiveFloat = 60.0
+    wakeful: Literal["auto", "off"] = "auto"  # keep processors from sleeping while requests come, where we may
+    models: Mapping[str, ModelServing] = Field(default_factory=dict)  # by name, where a model needs its own
 
 
 class UpdateSettings(Section):

@@ -48,6 +48,11 @@ class Arena:
         start = slot * SLOT_BYTES
         return self._view[start : start + REQUEST_BYTES]
 
+    def write(self, slot: int, offset: int, data: bytes | memoryview) -> None:
+        """Put a request there."""
+        start = slot * SLOT_BYTES + offset
+        self._view[start : start + len(data)] = data
+
     def reply(self, slot: int, size: int) -> memoryview:
         """The first `size` bytes of the half for the reply."""
         start = slot * SLOT_BYTES + REQUEST_BYTES

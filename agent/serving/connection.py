@@ -217,8 +217,7 @@ class Connection(asyncio.BufferedProtocol):
         if body.size + len(piece) > body.limit:
             raise framing.FramingError(413, f"the body is larger than {body.limit} bytes")
         if body.slot is not None:
-            start = body.offset + body.size
-            self._owner.arena.request(body.slot)[start : start + len(piece)] = piece
+            self._owner.arena.write(body.slot, body.offset + body.size, piece)
         else:
             body.memory += piece
         body.size += len(piece)

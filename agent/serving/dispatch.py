@@ -2,8 +2,9 @@
 
 A request that names no version goes to the routed version of its model; while that one's worker is down, to any
 other loaded version of the model (stand-by); while there is none, it waits, bounded in number and time. A worker
-works in order, so the oldest request it holds is the one it executes. When it dies, that one is tried once more,
-then given up (it may be what kills workers); the others go on elsewhere as if nothing happened.
+works in order, so the oldest request it holds is the one it executes, with those that it may have joined. When it
+dies, these are tried once more, each by itself, then given up (one may be what kills workers); the others go on
+elsewhere as if nothing happened.
 
 A model that is held takes requests although none of its versions is loaded: they wait for the next one, as they
 would for a worker. A model that nobody can serve answers with the reason that was given for it.
@@ -30,6 +31,7 @@ class Ticket:
     version: str | None  # None: whichever is routed
     deadline: float
     retried: bool = False
+    alone: bool = False  # not to be joined with others: one of a batch that killed its worker
     gone: bool = False
     held_by: Key | None = None
     began: float | None = None  # executing since
@@ -77,7 +79,29 @@ class _Version:
     up: bool = False
     leaving: bool = False
     stopping: bool = False
+    most_rows: int = 1  # that its worker may run at once
     held: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
+
+    @property
+    def window(self) -> int:
+        """Requests that it holds at once."""
+        return WINDOW if self.most_rows == 1 else max(WINDOW, 2 * self.most_rows)
+
+    def hold(self, key: Key, ticket: Ticket, now: float) -> None:
+        ticket.began = None if self.held else now
+        ticket.held_by = key
+        self.held[ticket.number] = ticket
+
+    def executing(self) -> list[Ticket]:
+        """What may be running now: the oldest, and those that may have been joined with it."""
+        found: list[Ticket] = []
+        for ticket in self.held.values():
+            if len(found) == self.most_rows or (found and ticket.alone):
+                break
+            found.append(ticket)
+            if ticket.alone:
+                break
+        return found
 
 
 class Dispatch:
@@ -97,11 +121,6 @@ class Dispatch:
     def routes(self) -> dict[str, str]:
         return dict(self._routes)
 
-    def holds(self, key: Key) -> bool:
-        """Whether the worker of `key` has something to answer."""
-        entry = self._versions.get(key)
-        return entry is not None and bool(entry.held)
-
     @property
     def waiting(self) -> int:
         return sum(map(len, self._queues.values()))
@@ -118,15 +137,22 @@ class Dispatch:
         entry = self._versions.get(key)
         return entry is not None and entry.up and not entry.leaving and not entry.stopping
 
+    def holds(self, key: Key) -> bool:
+        """Whether its worker is at work, watched by `expire`."""
+        entry = self._versions.get(key)
+        return entry is not None and bool(entry.held)
+
     def answering(self, model: str) -> str | None:
         """The version that would answer now."""
         key = self._target(model, None)
         return key[1] if key else None
 
-    def expect(self, key: Key) -> None:
-        """This version is loaded; its worker may be down."""
+    def expect(self, key: Key, most_rows: int | None = None) -> None:
+        """This version is loaded; its worker may be down. It may run several requests at once, up to `most_rows`."""
         entry = self._versions.setdefault(key, _Version())
         entry.leaving = False
+        if most_rows is not None:
+            entry.most_rows = most_rows
 
     def attach(self, key: Key, now: float) -> list[Action]:
         """The worker of `key` is there."""
@@ -184,13 +210,16 @@ class Dispatch:
         key = self._target(ticket.model, ticket.version)
         if key is not None and not self._queues.get((ticket.model, ticket.version)):
             entry = self._versions[key]
-            if len(entry.held) < WINDOW:
-                return [self._hand(ticket, key, entry, now)]
+            if len(entry.held) < entry.window:
+                entry.hold(key, ticket, now)
+                return [Send(key, ticket)]
         refusal = self.check(ticket.model, ticket.version)
         if refusal is not None:
             return refusal
-        if self.waiting >= self._queue_limit:
-            return Refusal("busy", 503, f"{self.waiting} requests wait already; try again shortly")
+        waiting = sum(len(queue) for (model, _), queue in self._queues.items() if model == ticket.model)
+        if waiting >= self._queue_limit:
+            text = f"{waiting} requests for model '{ticket.model}' wait already; try again shortly"
+            return Refusal("busy", 503, text)
         self._queue(ticket).append(ticket)
         return list(self._move(now))
 
@@ -215,17 +244,19 @@ class Dispatch:
         hung = entry.stopping
         entry.up = entry.stopping = False
         held = list(entry.held.values())
+        suspects = entry.executing()
         entry.held.clear()
         actions: list[Action] = []
         for ticket in reversed(held):
-            executing = ticket is held[0]
+            executing = ticket in suspects
             if ticket.gone or (executing and ticket.retried):
                 actions.append(GiveUp(ticket, "timeout" if hung else "worker-died"))
                 continue
             if executing:
-                ticket.retried = True
-                ticket.deadline = max(ticket.deadline, now + self._timeout)
+                ticket.retried = ticket.alone = True
                 self.redispatched += 1
+            if ticket.alone:  # also one that waited behind another suspect, which the worker died of
+                ticket.deadline = max(ticket.deadline, now + self._timeout)
             ticket.held_by = ticket.began = None
             self._queue(ticket).appendleft(ticket)
         if entry.leaving:
@@ -295,13 +326,9 @@ class Dispatch:
             if key is None:
                 continue
             entry = self._versions[key]
-            while queue and len(entry.held) < WINDOW:
-                yield self._hand(queue.popleft(), key, entry, now)
+            while queue and len(entry.held) < entry.window:
+                ticket = queue.popleft()
+                entry.hold(key, ticket, now)
+                yield Send(key, ticket)
         for name in [name for name, queue in self._queues.items() if not queue]:
             del self._queues[name]
-
-    def _hand(self, ticket: Ticket, key: Key, entry: _Version, now: float) -> Send:
-        ticket.began = None if entry.held else now
-        ticket.held_by = key
-        entry.held[ticket.number] = ticket
-        return Send(key, ticket)

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from agent.serving.worker_batch import possible
+from agent.serving.worker_wire import Reply
+
 SERVER_NAME: Final = "flotilla"
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 _PLATFORM: Final = "onnxruntime_onnx"
@@ -25,6 +28,26 @@ class Tally:
     infer_us: int = 0
     output_us: int = 0
     last_ms: int = 0  # wall clock, of the newest request
+    rows: int = 0
+    executions: int = 0
+    batches: dict[int, list[int]] = field(default_factory=dict)  # rows run at once -> times, input, infer, output us
+
+    def ran(self, reply: Reply) -> None:
+        """A right answer."""
+        self.input_us += reply.input_us
+        self.infer_us += reply.infer_us
+        self.output_us += reply.output_us
+        self.rows += reply.rows
+        if not reply.execution:
+            return
+        self.executions += 1
+        batch = self.batches.get(reply.execution)
+        if batch is None:
+            batch = self.batches[reply.execution] = [0, 0, 0, 0]
+        batch[0] += 1
+        batch[1] += reply.input_us
+        batch[2] += reply.infer_us
+        batch[3] += reply.output_us
 
     @property
     def failures(self) -> int:
@@ -39,6 +62,17 @@ class Loaded:
     version: str
     inputs: Sequence[Mapping[str, Any]]
     outputs: Sequence[Mapping[str, Any]]
+    most_rows: int = 1  # that its worker joins
+    delay_us: int = 0  # that it waits for more
+
+
+def loaded(order: Mapping[str, Any]) -> Loaded:
+    """From an order of the daemon. Joining is possible only where the first axis of all tensors is free."""
+    tensors = [*order["inputs"], *order["outputs"]]
+    joins = possible([entry["shape"] for entry in tensors])
+    most = int(order.get("max_batch_rows", 1)) if joins else 1
+    delay = int(order.get("batch_delay_microseconds", 0))
+    return Loaded(str(order["model"]), str(order["version"]), order["inputs"], order["outputs"], most, delay)
 
 
 def encode(document: Any) -> bytes:
@@ -67,14 +101,18 @@ def model(loaded: Loaded, versions: Iterable[str]) -> bytes:
 
 
 def configuration(loaded: Loaded) -> bytes:
+    """As Triton tells it: where requests are joined, shapes leave out the first axis."""
+    joins = loaded.most_rows > 1
+    batching = {"preferred_batch_size": [], "max_queue_delay_microseconds": loaded.delay_us}
     return encode(
         {
             "name": loaded.model,
             "platform": _PLATFORM,
             "backend": "onnxruntime",
-            "max_batch_size": 0,
-            "input": [_configured(entry) for entry in loaded.inputs],
-            "output": [_configured(entry) for entry in loaded.outputs],
+            "max_batch_size": loaded.most_rows if joins else 0,
+            "input": [_configured(entry, skip=joins) for entry in loaded.inputs],
+            "output": [_configured(entry, skip=joins) for entry in loaded.outputs],
+            **({"dynamic_batching": batching} if joins else {}),
         }
     )
 
@@ -108,8 +146,8 @@ def _statistics(name: str, version: str, tally: Tally) -> dict[str, Any]:
         "name": name,
         "version": version,
         "last_inference": tally.last_ms,
-        "inference_count": done,
-        "execution_count": done,
+        "inference_count": tally.rows,
+        "execution_count": tally.executions,
         "inference_stats": {
             "success": part(done, tally.total_us),
             "fail": part(tally.failures, tally.failed_us),
@@ -120,7 +158,15 @@ def _statistics(name: str, version: str, tally: Tally) -> dict[str, Any]:
             "cache_hit": part(0, 0),
             "cache_miss": part(0, 0),
         },
-        "batch_stats": [],
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": part(count, read),
+                "compute_infer": part(count, infer),
+                "compute_output": part(count, write),
+            }
+            for rows, (count, read, infer, write) in sorted(tally.batches.items())
+        ],
     }
 
 
@@ -152,6 +198,6 @@ def _tensor(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": entry["name"], "datatype": entry["datatype"], "shape": list(entry["shape"])}
 
 
-def _configured(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _configured(entry: Mapping[str, Any], *, skip: bool) -> dict[str, Any]:
     kind = "STRING" if entry["datatype"] == "BYTES" else entry["datatype"]
-    return {"name": entry["name"], "data_type": f"TYPE_{kind}", "dims": list(entry["shape"])}
+    return {"name": entry["name"], "data_type": f"TYPE_{kind}", "dims": list(entry["shape"])[skip:]}

@@ -47,7 +47,10 @@ class ForkServer:
                 return
 
     def _obey(self) -> bool:
-        message, descriptors, _, _ = socket.recv_fds(self._control, worker_wire.MAX_MESSAGE, 1)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._control, worker_wire.MAX_MESSAGE, 1)
+        except ConnectionError:  # the daemon ended with words of ours unread
+            return False
         if not message:
             return False
         self._spawn(json.loads(message)["spawn"], descriptors)

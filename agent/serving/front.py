@@ -14,6 +14,7 @@ I/O: disk, network, process, tasks, clock.
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -21,22 +22,27 @@ import signal
 import socket
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from agent.serving import dispatch, documents, observations, routes, worker_leash, worker_wire
+from agent.serving.accounts import Accounts
 from agent.serving.arena import Arena
 from agent.serving.connection import Body, Connection
 from agent.serving.framing import Head
 from agent.serving.outbox import Outbox
-from agent.serving.replies import Recent, infer_header, local_answer
+from agent.serving.replies import infer_header, local_answer
+from agent.serving.wakefulness import Wakefulness
 
 _TICK_SECONDS: Final = 0.05
 _SWEEP_SECONDS: Final = 5.0
 _STALL_SECONDS: Final = 30.0
 _BURST: Final = 32  # messages of one worker before the others have their turn
+
+# Filled and consumed within one call of the event loop, so all workers share it.
+_news: Final = memoryview(bytearray(worker_wire.MAX_MESSAGE))
 
 
 @dataclass(slots=True, eq=False)
@@ -53,18 +59,6 @@ class Pending:
 
 
 @dataclass(slots=True)
-class Traced:
-    """An answered request whose features are still to come; until then its place in the arena is not given away."""
-
-    pending: Pending
-    reply_bytes: int
-    key: dispatch.Key
-    request_id: str
-    latency_ms: float
-    error: str | None
-
-
-@dataclass(slots=True)
 class Front:
     """All state of the process. Methods run in the event loop and never wait."""
 
@@ -76,15 +70,21 @@ class Front:
     loop: asyncio.AbstractEventLoop
     workers: dict[dispatch.Key, socket.socket] = field(default_factory=dict)
     loaded: dict[dispatch.Key, documents.Loaded] = field(default_factory=dict)
-    tallies: dict[dispatch.Key, documents.Tally] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
-    traced: OrderedDict[int, Traced] = field(default_factory=OrderedDict)
-    recent: Recent = field(default_factory=Recent)
     connections: set[Connection] = field(default_factory=set)
     deaths: int = 0
     number: int = 0
     ticking: bool = False
+    wakefulness: Wakefulness | None = None
     opening: asyncio.Event = field(default_factory=asyncio.Event)
+    accounts: Accounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.accounts = Accounts(self._record)
+
+    @property
+    def tallies(self) -> dict[dispatch.Key, documents.Tally]:
+        return self.accounts.tallies
 
     # Clients
 
@@ -101,7 +101,7 @@ class Front:
             self._infer(connection, head, route, body)
             return
         if route.call is routes.Call.FEEDBACK:
-            status, document, feedback = self.recent.join(route.model or "", bytes(body.memory))
+            status, document, feedback = self.accounts.recent.join(route.model or "", bytes(body.memory))
             self._record(map(observations.pack, feedback))
             connection.respond(status, document)
             return
@@ -110,6 +110,8 @@ class Front:
 
     def _infer(self, connection: Connection, head: Head, route: routes.Route, body: Body) -> None:
         now = time.monotonic()
+        if self.wakefulness is not None:
+            self.wakefulness.touch(now)
         json_bytes, fault = infer_header(head.headers, body.size)
         slot = -1 if body.slot is None else body.slot
         model = route.model or ""
@@ -134,7 +136,7 @@ class Front:
         self.arena.release(slot, request_bytes=size)
         version = route.version or self.table.answering(route.model or "")
         if version is not None and (route.model or "", version) in self.loaded:
-            self._tell_sample((route.model or "", version), "", 0.0, refusal.error)
+            self.accounts.failed((route.model or "", version), 0.0, refusal.error)
         retry = {"Retry-After": str(refusal.retry_seconds)} if refusal.status == 503 else None
         connection.respond(refusal.status, documents.error(refusal.text), extra=retry)
 
@@ -157,13 +159,13 @@ class Front:
     def expect(self, loaded: documents.Loaded) -> None:
         key = (loaded.model, loaded.version)
         self.loaded[key] = loaded
-        self.tallies.setdefault(key, documents.Tally())
-        self.table.expect(key)
+        self.accounts.tallies.setdefault(key, documents.Tally())
+        self.table.expect(key, loaded.most_rows)
 
     def _hear(self, key: dispatch.Key, data: socket.socket) -> None:
         for _ in range(_BURST):
             try:
-                message = data.recv(worker_wire.MAX_MESSAGE)
+                message = bytes(_news[: data.recv_into(_news)])
             except BlockingIOError:
                 return
             except OSError:
@@ -174,17 +176,17 @@ class Front:
                     self._lose(key)
                 return
             answer = worker_wire.unpack_answer(message)
-            if isinstance(answer, worker_wire.Reply):
-                self._answer(key, answer)
-                if not self.table.holds(key):
-                    return  # most likely there is nothing more; if there is, the loop comes back
+            if isinstance(answer, list):
+                for trace in answer:
+                    self.accounts.traced(trace)
             else:
-                self._trace(answer)
+                self._answer(key, answer)
+            if not self.table.holds(key):
+                return  # nothing more is on its way, most likely; if it is, the loop comes back here
 
     def _lose(self, key: dispatch.Key) -> None:
         self._forget_worker(key)
-        for number in [number for number, traced in self.traced.items() if traced.key == key]:
-            self._trace(worker_wire.Trace(number, b""))
+        self.accounts.lost(key)
         self._perform(self.table.lost(key, time.monotonic()))
 
     def _forget_worker(self, key: dispatch.Key) -> None:
@@ -207,38 +209,14 @@ class Front:
                 content_type="application/octet-stream" if binary else "application/json",
                 extra={"Inference-Header-Content-Length": str(reply.json_bytes)} if binary else None,
             )
-        latency = time.monotonic() - pending.since
-        error = observations.ERRORS[reply.error]
-        if error is None and reply.request_id:
-            self.recent.remember(*key, reply.request_id, reply.classes)
-        tally = self.tallies[key]
-        tally.input_us += reply.input_us
-        tally.infer_us += reply.infer_us
-        tally.output_us += reply.output_us
-        self._count(key, latency, error)
-        self.traced[reply.number] = Traced(
-            pending, reply.body_bytes, key, reply.request_id or str(reply.number), latency * 1000, error
+        self.accounts.answered(
+            key, reply, time.monotonic() - pending.since, partial(self._give_back, pending, reply.body_bytes)
         )
         self._perform(actions)
+        self._keep_ticking()
 
-    def _trace(self, trace: worker_wire.Trace) -> None:
-        traced = self.traced.pop(trace.number, None)
-        if traced is None:
-            return
-        pending = traced.pending
-        self.arena.release(pending.slot, request_bytes=pending.body_bytes, reply_bytes=traced.reply_bytes)
-        done = observations.Finished(*traced.key, traced.request_id, traced.latency_ms, traced.error, trace.features)
-        self._record([observations.pack(done)])
-
-    def _count(self, key: dispatch.Key, latency: float, error: str | None) -> None:
-        tally = self.tallies.setdefault(key, documents.Tally())
-        tally.last_ms = int(time.time() * 1000)
-        if error is None:
-            tally.success += 1
-            tally.total_us += int(latency * 1e6)
-        else:
-            tally.failed[error] = tally.failed.get(error, 0) + 1
-            tally.failed_us += int(latency * 1e6)
+    def _give_back(self, pending: Pending, reply_bytes: int) -> None:
+        self.arena.release(pending.slot, request_bytes=pending.body_bytes, reply_bytes=reply_bytes)
 
     # What dispatch decided
 
@@ -259,7 +237,7 @@ class Front:
     def _send(self, key: dispatch.Key, ticket: dispatch.Ticket) -> None:
         pending = self.pending[ticket.number]
         request = worker_wire.Request(
-            ticket.number, pending.slot, pending.offset, pending.body_bytes, pending.json_bytes
+            ticket.number, pending.slot, pending.offset, pending.body_bytes, pending.json_bytes, ticket.alone
         )
         with contextlib.suppress(OSError):  # it died: its end of file is on the way and the request goes elsewhere
             self.workers[key].send(worker_wire.pack_request(request))
@@ -273,7 +251,7 @@ class Front:
         latency = time.monotonic() - pending.since
         if version is not None:
             kind = "internal" if error == "gone" else error
-            self._tell_sample((ticket.model, version), "", latency * 1000, kind)
+            self.accounts.failed((ticket.model, version), latency, kind)
         status, text = _GIVEN_UP[error]
         retry = {"Retry-After": "1"} if status == 503 else None
         pending.connection.respond(status, documents.error(text.format(model=ticket.model)), extra=retry)
@@ -299,10 +277,9 @@ class Front:
             case "open":
                 self.opening.set()
             case "attach":
-                loaded = documents.Loaded(model, version, order["inputs"], order["outputs"])
-                self.attach(loaded, socket.socket(fileno=descriptors[0]))
+                self.attach(documents.loaded(order), socket.socket(fileno=descriptors[0]))
             case "expect":
-                self.expect(documents.Loaded(model, version, order["inputs"], order["outputs"]))
+                self.expect(documents.loaded(order))
             case "route":
                 self._perform(self.table.route(model, version, time.monotonic()))
             case "hold":
@@ -318,11 +295,6 @@ class Front:
     def _tell(self, document: dict[str, Any]) -> None:
         self.outbox.note(document)
         self._keep_ticking()
-
-    def _tell_sample(self, key: dispatch.Key, request_id: str, latency_ms: float, error: str) -> None:
-        self._count(key, latency_ms / 1000, error)
-        name = request_id or f"refused-{self.number}"
-        self._record([observations.pack(observations.Finished(*key, name, latency_ms, error))])
 
     def _record(self, records: Iterable[bytes]) -> None:
         self.outbox.record(records)
@@ -368,6 +340,7 @@ async def run(control: socket.socket, arena: int, settings: dict[str, Any], list
         table=dispatch.Dispatch(queue_limit=settings["queue_limit"], timeout_seconds=settings["timeout_seconds"]),
         server_version=settings["version"],
         loop=loop,
+        wakefulness=Wakefulness(loop, wanted=settings["wakeful"]),
     )
     loop.add_reader(control.fileno(), front.obey)
     await front.opening.wait()  # the daemon has told all it knows: nobody is turned away for want of that
@@ -377,6 +350,7 @@ async def run(control: socket.socket, arena: int, settings: dict[str, Any], list
         else:
             await loop.create_server(lambda: Connection(front), sock=listener, backlog=1024)
     front.sweep()
+    gc.freeze()  # what is there now stays: collections look only at what is new
     await loop.create_future()
 
 

@@ -29,9 +29,11 @@ class State(Protocol):
 
     table: dispatch.Dispatch
     loaded: dict[dispatch.Key, documents.Loaded]
-    tallies: dict[dispatch.Key, documents.Tally]
     server_version: str
     deaths: int
+
+    @property
+    def tallies(self) -> Mapping[dispatch.Key, documents.Tally]: ...
 
     @property
     def connections(self) -> Sized: ...

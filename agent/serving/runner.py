@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from agent.serving.backoff import Backoff
 from agent.serving.channel import Channel, ChannelClosedError, pair
@@ -18,11 +18,13 @@ from agent.serving.dispatch import Key
 from agent.serving.forking import Forks
 from agent.serving.gate import Gate
 from agent.serving.observations import Observation, WorkerDied
-from agent.settings import ServingSettings
+from agent.settings import ModelServing, ServingSettings
 from shared.errors import RefusedError
 from shared.manifest import Tensor
 
 logger = logging.getLogger(__name__)
+
+_USUAL: Final = ModelServing()
 
 
 class LoadError(RefusedError):
@@ -117,6 +119,7 @@ class Runner:
                 "version": self.file.version,
                 "inputs": _described(self.file.inputs),
                 "outputs": _described(self.file.outputs),
+                **self._joining(),
             }
             if self._channel is None:
                 await self._gate.order("expect", **described)
@@ -180,7 +183,8 @@ class Runner:
             "inputs": _described(self.file.inputs),
             "outputs": _described(self.file.outputs),
             "providers": list(self._settings.providers or self.file.providers),
-            "threads": self._settings.threads,
+            "threads": self._own.threads or self._settings.threads,
+            **self._joining(),
             "gentle": self._gentle and not self.loaded.done(),
         }
         try:
@@ -190,6 +194,14 @@ class Runner:
                 f"no worker can be started: the fork server does not come up ({self._forks.child.last_exit or 'slow'})",
                 remedy="check that onnxruntime is installed for the interpreter in serving.worker_python",
             ) from None
+
+    @property
+    def _own(self) -> ModelServing:
+        return self._settings.models.get(self.file.model, _USUAL)
+
+    def _joining(self) -> dict[str, int]:
+        own = self._own
+        return {"max_batch_rows": own.max_batch_rows, "batch_delay_microseconds": own.batch_delay_microseconds}
 
     async def _ready(self, channel: Channel, pid: int) -> float:
         try:

@@ -8,6 +8,7 @@ I/O: disk, network, tasks.
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from agent.serving import wakefulness
 from agent.serving.channel import ChannelClosedError
 from agent.serving.dispatch import Key
 from agent.serving.door import Door
@@ -38,6 +40,8 @@ __all__ = [
     "Serving",
     "WorkerDied",
 ]
+
+logger = logging.getLogger(__name__)
 
 _FRONT_SECONDS: Final = 30.0  # for a front to come up, or back
 
@@ -77,6 +81,11 @@ class Serving:
         Raises:
             ListenError: an address of the endpoint cannot be had.
         """
+        if self._settings.wakeful == "auto" and not wakefulness.possible():
+            logger.info(
+                "answers take longer on an idle device: /dev/cpu_dma_latency cannot be written, so processors fall "
+                "asleep between the steps of a request"
+            )
         self._listeners = bind(self._settings, self._state_dir)
         leash, leash_end = os.pipe()
         try:
@@ -90,6 +99,7 @@ class Serving:
                         "queue_limit": self._settings.queue_limit,
                         "timeout_seconds": self._settings.request_timeout_seconds,
                         "version": _version(),
+                        "wakeful": self._settings.wakeful == "auto",
                     },
                     prepare=self._tell_all,
                     observe=self._observe,

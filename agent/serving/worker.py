@@ -1,7 +1,7 @@
 """One loaded model version: takes requests from the front, answers in the arena, tells what it saw.
 
     control socket (daemon)   in: the job, then attach (with data socket and arena); out: ready or failed
-    data socket (front)       in: REQUEST; out: REPLY, then TRACE when nobody waits
+    data socket (front)       in: REQUEST; out: REPLY, then TRACES when nobody waits
 
 Ends when the daemon closes the control socket. A new front attaches anew. Python 3.10 syntax.
 
@@ -9,6 +9,7 @@ I/O: disk, network, process, clock.
 """
 
 import contextlib
+import gc
 import json
 import mmap
 import os
@@ -16,14 +17,17 @@ import select
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from agent.serving import worker_oip, worker_probe, worker_session, worker_wire
+from agent.serving import worker_batch, worker_oip, worker_probe, worker_session, worker_wire
 
 _MICRO = 1000  # nanoseconds
 _IDLE_MS = 2  # without a request for so long, what was answered is probed
+
+
+Answer = tuple[worker_wire.Reply, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
 class NotFiniteError(Exception):
@@ -39,7 +43,8 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
         control.send(json.dumps({"failed": lines[0][:1000]}).encode())
         os._exit(1)
     control.send(json.dumps({"ready": took, "provider": session.provider}).encode())
-    Worker(control, session, str(job["model"]), str(job["version"])).run()
+    gc.freeze()  # what is there now stays: collections look only at what is new
+    Worker(control, session, job).run()
     os._exit(0)
 
 
@@ -89,16 +94,28 @@ def _warm_up(session: worker_session.Session) -> None:
         return
 
 
-class Worker:
-    """Answers one request after the other."""
+class Marks(NamedTuple):
+    """When a request was begun, parsed and run (ns); its rows, and those of its execution (0: told elsewhere)."""
 
-    def __init__(self, control: socket.socket, session: worker_session.Session, model: str, version: str) -> None:
+    begin: int
+    parsed: int
+    ran: int
+    rows: int
+    execution: int
+
+
+class Worker:
+    """Answers one request after the other, or several at once where the model's requests may be joined."""
+
+    def __init__(self, control: socket.socket, session: worker_session.Session, job: Mapping[str, Any]) -> None:
+        model, version = str(job["model"]), str(job["version"])
         self._control = control
         self._session = session
         self._name = (model, version)
         self._codec = worker_oip.Codec(model, version, session.inputs, session.outputs)
-        self._data: socket.socket | None = None
-        self._arena: mmap.mmap | None = None
+        self._batching = worker_batch.of(job, session.inputs, session.outputs)
+        self._data: Optional[socket.socket] = None
+        self._arena: Optional[mmap.mmap] = None
         self._view = memoryview(b"")
         self._prober = worker_probe.Prober()
 
@@ -138,22 +155,63 @@ class Worker:
         self._arena = None  # unmapped when the last array on it is gone
 
     def _asked(self) -> bool:
-        """Answer one request. False when the front is gone."""
-        if self._data is None:
-            return False
+        """Answer what the front sent. False when the front is gone."""
         try:
-            message = self._data.recv(worker_wire.REQUEST_MESSAGE)
-            if not message:
-                return False
-            request = worker_wire.unpack_request(message)
-            reply, inputs, results = self._answer(request)
-            self._data.send(worker_wire.pack_reply(reply))
-            self._prober.add(request.number, inputs, results)
+            request = self._take()
+            while request is not None:
+                request = self._serve(request)
             if self._prober.full:
                 self._trace()
         except ConnectionError:
             return False
         return True
+
+    def _take(self, flags: int = 0) -> Optional[worker_wire.Request]:
+        """The next request; None when there is none.
+
+        Raises:
+            ConnectionError: the front is gone.
+        """
+        if self._data is None:
+            raise ConnectionResetError("no front")
+        try:
+            message = self._data.recv(worker_wire.REQUEST_MESSAGE, flags)
+        except BlockingIOError:
+            return None
+        if not message:
+            raise ConnectionResetError("the front closed the connection")
+        return worker_wire.unpack_request(message)
+
+    def _serve(self, request: worker_wire.Request) -> Optional[worker_wire.Request]:
+        """Answer it, perhaps with others that wait. A request that was taken and must go by itself comes back."""
+        if self._batching is None or request.alone:
+            self._send(*self._answer(request))
+            return None
+        asked, left = [request], None
+        until = time.monotonic() + self._batching.delay_seconds
+        while len(asked) < self._batching.most_rows and left is None and self._more(until):
+            following = self._take(socket.MSG_DONTWAIT)
+            if following is None:
+                break
+            if following.alone:
+                left = following
+            else:
+                asked.append(following)
+        self._answer_together(asked)
+        return left
+
+    def _more(self, until: float) -> bool:
+        """Whether something waits now, or comes before `until`."""
+        left = until - time.monotonic()
+        return left <= 0 or self._data is None or bool(select.select([self._data], [], [], left)[0])
+
+    def _send(
+        self, reply: worker_wire.Reply, inputs: Mapping[str, np.ndarray], results: Mapping[str, np.ndarray]
+    ) -> None:
+        if self._prober.add(reply.number, inputs, results):
+            reply = reply._replace(held=1)
+        if self._data is not None:
+            self._data.send(worker_wire.pack_reply(reply))
 
     def _idle(self) -> list[tuple[int, int]]:
         with contextlib.suppress(ConnectionError):  # the front is gone: its end of file is next
@@ -161,49 +219,88 @@ class Worker:
         return []
 
     def _trace(self) -> None:
-        for number, features in self._prober.flush():
+        for message in worker_wire.pack_traces(self._prober.flush()):
             if self._data is not None:
-                self._data.send(worker_wire.pack_trace(number, features))
+                self._data.send(message)
 
-    def _answer(
-        self, request: worker_wire.Request
-    ) -> tuple[worker_wire.Reply, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    def _answer(self, request: worker_wire.Request) -> Answer:
+        """By itself."""
         begin = time.perf_counter_ns()
-        start = request.slot * worker_wire.SLOT_BYTES + request.offset
-        body = self._view[start : start + request.body_bytes]
-        call_id = ""
         try:
-            json_bytes = None if request.json_bytes == worker_wire.NO_HEADER else request.json_bytes
-            call = self._codec.parse(body, json_bytes)
-            call_id = call.request_id
-            parsed = time.perf_counter_ns()
-            results = self._session.run(call.inputs)
-            ran = time.perf_counter_ns()
-            _check_finite(self._name, results)
-            header, tail = self._codec.reply(call, results)
+            call = self._read(request)
         except worker_oip.BadRequestError as error:
             return self._refuse(request, 400, worker_wire.BAD_REQUEST, str(error)), {}, {}
-        except NotFiniteError as error:
-            return self._refuse(request, 500, worker_wire.NOT_FINITE, str(error), call_id), {}, {}
+        return self._run(request, call, begin)
+
+    def _answer_together(self, requests: Sequence[worker_wire.Request]) -> None:
+        """Those that fit together run as one; where that fails, each by itself, so that only the bad one fails."""
+        begin = time.perf_counter_ns()
+        good: list[tuple[worker_wire.Request, worker_oip.Call]] = []
+        for request in requests:
+            try:
+                good.append((request, self._read(request)))
+            except worker_oip.BadRequestError as error:
+                self._send(self._refuse(request, 400, worker_wire.BAD_REQUEST, str(error)), {}, {})
+        if self._batching is None:
+            return
+        for group in self._batching.groups([call.inputs for _, call in good]):
+            members = [good[index] for index in group.members]
+            parsed = time.perf_counter_ns()
+            parts = group.run(self._session.run) if len(members) > 1 else None
+            ran = time.perf_counter_ns()
+            for position, (request, call) in enumerate(members):
+                if parts is None:
+                    self._send(*self._run(request, call, begin))
+                    continue
+                execution = sum(group.rows) if position == 0 else 0
+                marks = Marks(begin, parsed, ran, group.rows[position], execution)
+                self._send(*self._conclude(request, call, parts[position], marks))
+
+    def _read(self, request: worker_wire.Request) -> worker_oip.Call:
+        start = request.slot * worker_wire.SLOT_BYTES + request.offset
+        body = self._view[start : start + request.body_bytes]
+        return self._codec.parse(body, None if request.json_bytes == worker_wire.NO_HEADER else request.json_bytes)
+
+    def _run(self, request: worker_wire.Request, call: worker_oip.Call, begin: int) -> Answer:
+        parsed = time.perf_counter_ns()
+        try:
+            results = self._session.run(call.inputs)
         except Exception as error:  # noqa: BLE001 - one request's fault must not take the worker
             text = f"onnx runtime error: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
-            return self._refuse(request, 500, worker_wire.INTERNAL, text, call_id), {}, {}
+            return self._refuse(request, 500, worker_wire.INTERNAL, text, call.request_id), {}, {}
+        rows = worker_batch.rows_of(call.inputs) if self._batching is not None else 1
+        return self._conclude(request, call, results, Marks(begin, parsed, time.perf_counter_ns(), rows, rows))
+
+    def _conclude(
+        self, request: worker_wire.Request, call: worker_oip.Call, results: Mapping[str, np.ndarray], marks: Marks
+    ) -> Answer:
+        """Check what the model answered, write it into the arena."""
+        try:
+            _check_finite(self._name, results)
+            header, tail = self._codec.reply(call, results)
+        except NotFiniteError as error:
+            return self._refuse(request, 500, worker_wire.NOT_FINITE, str(error), call.request_id), {}, {}
+        except Exception as error:  # noqa: BLE001 - one request's fault must not take the worker
+            text = f"the answer cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            return self._refuse(request, 500, worker_wire.INTERNAL, text, call.request_id), {}, {}
         size = self._put(request.slot, [header, *tail])
         if size < 0:
             text = f"the reply is larger than {worker_wire.REPLY_BYTES} bytes"
-            return self._refuse(request, 500, worker_wire.INTERNAL, text, call_id), {}, {}
-        done = time.perf_counter_ns()
+            return self._refuse(request, 500, worker_wire.INTERNAL, text, call.request_id), {}, {}
         reply = worker_wire.Reply(
-            number=request.number,
-            status=200,
-            error=worker_wire.OK,
-            body_bytes=size,
-            json_bytes=len(header) if tail else worker_wire.NO_HEADER,
-            input_us=(parsed - begin) // _MICRO,
-            infer_us=(ran - parsed) // _MICRO,
-            output_us=(done - ran) // _MICRO,
-            request_id=call_id,
-            classes=_classes(results) if call_id else (),
+            request.number,
+            200,
+            worker_wire.OK,
+            size,
+            len(header) if tail else worker_wire.NO_HEADER,
+            (marks.parsed - marks.begin) // _MICRO,
+            (marks.ran - marks.parsed) // _MICRO,
+            (time.perf_counter_ns() - marks.ran) // _MICRO,
+            marks.rows,
+            marks.execution,
+            0,
+            call.request_id,
+            _classes(results) if call.request_id else (),
         )
         return reply, call.inputs, results
 
@@ -213,7 +310,7 @@ class Worker:
         size = self._put(request.slot, [json.dumps({"error": text}).encode()])
         return worker_wire.Reply(request.number, status, kind, size, worker_wire.NO_HEADER, request_id=call_id)
 
-    def _put(self, slot: int, parts: list[bytes]) -> int:
+    def _put(self, slot: int, parts: Sequence[Any]) -> int:
         """Write to the reply half of `slot`. Bytes written; -1 when they do not fit."""
         if sum(map(len, parts)) > worker_wire.REPLY_BYTES:
             return -1
@@ -226,7 +323,7 @@ class Worker:
 
 def _check_finite(name: tuple[str, str], results: Mapping[str, np.ndarray]) -> None:
     for output, array in results.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not np.logical_and.reduce(np.isfinite(array), axis=None):
             raise NotFiniteError(
                 "model '{}' version '{}' answered a value that is not finite in output '{}'".format(*name, output)
             )

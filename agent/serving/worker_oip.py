@@ -9,16 +9,14 @@ I/O: none.
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
-Parsed = dict[str, Any]
-Place = tuple[str, Any, list[int], int]  # of a binary input: name, its spec, shape, bytes
+from agent.serving import worker_plan
 
-_PLANS = 64  # that are remembered for a model
-_PLAN_BYTES = 4096  # JSON parts that are longer are read each time
-_HEADERS = 16  # of replies, for one plan
+Parsed = dict[str, Any]
+_WORTH_A_VIEW = 4096  # bytes: below it a copy is cheaper
 
 
 class BadRequestError(Exception):
@@ -34,21 +32,15 @@ class Wanted:
         self.classes = classes
 
 
-class Plan:
-    """What a JSON part without an id means when all inputs are binary: the same client sends it again and again."""
-
-    def __init__(self, places: list[Place], wanted: list[Wanted]) -> None:
-        self.places = places
-        self.wanted = wanted
-        self.bytes = sum(size for _, _, _, size in places)
-        self.headers: dict[tuple[tuple[int, ...], ...], bytes] = {}  # shapes of the outputs -> JSON part of the reply
-
-
 class Call:
-    """A parsed request; `plan` where there is one for its kind."""
+    """A parsed request."""
 
     def __init__(
-        self, request_id: str, inputs: dict[str, np.ndarray], wanted: list[Wanted], plan: Optional[Plan] = None
+        self,
+        request_id: str,
+        inputs: dict[str, np.ndarray],
+        wanted: Sequence[Wanted],
+        plan: "worker_plan.Plan | None" = None,
     ) -> None:
         self.request_id = request_id
         self.inputs = inputs
@@ -64,7 +56,7 @@ class Codec:
         self._version = version
         self._inputs = {spec.name: spec for spec in inputs}
         self._outputs = {spec.name: spec for spec in outputs}
-        self._plans: dict[bytes, Plan] = {}
+        self._plans: worker_plan.Kept[worker_plan.Plan] = worker_plan.Kept()
 
     def parse(self, body: memoryview, json_bytes: int | None) -> Call:
         """The call in `body`, of which the first `json_bytes` are JSON (None: all of it; 0: raw single input).
@@ -76,61 +68,47 @@ class Codec:
         """
         if json_bytes == 0:
             return self._raw(body)
-        split = len(body) if json_bytes is None else json_bytes
-        head, tail = bytes(body[:split]), body[split:]
-        plan = self._plans.get(head)
-        if plan is not None and plan.bytes == len(tail):
-            return Call("", self._placed(plan.places, tail), plan.wanted, plan)
+        if json_bytes is None:
+            return self._read(bytes(body), body[:0])
+        head, tail = bytes(body[:json_bytes]), body[json_bytes:]
+        request_id, known = worker_plan.without_id(head)
+        plan = self._plans.get(known)
+        if plan is not None and plan.tail_bytes == len(tail):
+            return Call(request_id, plan.read(tail), plan.wanted, plan)
+        call = self._read(head, tail)
+        if call.plan is not None and call.request_id == request_id:
+            self._plans.keep(known, call.plan)
+        return call
+
+    def _read(self, head: bytes, tail: memoryview) -> Call:
         document = _document(head)
         request_id = document.get("id", "")
         if not isinstance(request_id, str):
             raise BadRequestError("Unable to parse 'id': attempt to access JSON non-string as string")
         try:
-            inputs, places = self._read_inputs(document, tail)
+            inputs, sizes = self._read_inputs(document, tail)
             wanted = self._read_wanted(document)
-            if places is None or request_id or split > _PLAN_BYTES:
-                return Call(request_id, inputs, wanted)
-            return Call("", inputs, wanted, self._remember(head, Plan(places, wanted)))
         except BadRequestError as error:
             prefix = f"[request id: {request_id}] " if request_id else ""
             raise BadRequestError(prefix + str(error)) from None
+        plain = all(self._outputs[entry.name].datatype != "BYTES" for entry in wanted)
+        return Call(request_id, inputs, wanted, worker_plan.plan_of(inputs, sizes, wanted) if plain else None)
 
-    def _remember(self, head: bytes, plan: Plan) -> Plan:
-        while len(self._plans) >= _PLANS:
-            del self._plans[next(iter(self._plans))]
-        self._plans[head] = plan
-        return plan
-
-    def _placed(self, places: list[Place], tail: memoryview) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        at = 0
-        for name, spec, shape, size in places:
-            found[name] = self._binary(spec, shape, tail[at : at + size])
-            at += size
-        return found
-
-    def reply(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[bytes]]:
-        """JSON part and binary parts (none: the reply is plain JSON)."""
-        plan = call.plan
-        if plan is None or not all(self._is_plain(wanted) for wanted in plan.wanted):
+    def reply(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[Any]]:
+        """JSON part and binary parts, each a buffer of bytes (none: the reply is plain JSON)."""
+        if call.plan is None:
             return self._write(call, results)
-        arrays = [results[wanted.name] for wanted in plan.wanted]
+        arrays = [results[wanted.name] for wanted in call.wanted]
         shapes = tuple([array.shape for array in arrays])
-        header = plan.headers.get(shapes)
-        if header is not None:
-            return header, [array.tobytes() for array in arrays]
-        header, tail = self._write(call, results)
-        if len(plan.headers) < _HEADERS:
-            plan.headers[shapes] = header
-        return header, tail
+        head = call.plan.head(shapes)
+        if head is None:
+            head, _ = self._write(Call("", call.inputs, call.wanted), results)
+            call.plan.keep_head(shapes, head)
+        return worker_plan.with_id(call.request_id, head), [_raw_bytes(array) for array in arrays]
 
-    def _is_plain(self, wanted: Wanted) -> bool:
-        """Whether the reply's JSON part depends on nothing but the shape of this output."""
-        return wanted.binary and not wanted.classes and self._outputs[wanted.name].datatype != "BYTES"
-
-    def _write(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[bytes]]:
+    def _write(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[Any]]:
         entries: list[dict[str, Any]] = []
-        tail: list[bytes] = []
+        tail: list[Any] = []
         for wanted in call.wanted:
             array = results[wanted.name]
             datatype = self._outputs[wanted.name].datatype
@@ -138,7 +116,7 @@ class Codec:
                 array, datatype = _classification(array, wanted.classes), "BYTES"
             entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(array.shape)}
             if wanted.binary:
-                raw = _packed_text(array) if datatype == "BYTES" else array.tobytes()
+                raw = _packed_text(array) if datatype == "BYTES" else _raw_bytes(array)
                 entry["parameters"] = {"binary_data_size": len(raw)}
                 tail.append(raw)
             else:
@@ -168,11 +146,11 @@ class Codec:
         array = self._binary(spec, shape, body)
         return Call("", {spec.name: array}, [Wanted(name, True) for name in self._outputs])
 
-    def _read_inputs(self, document: Parsed, tail: memoryview) -> tuple[dict[str, np.ndarray], Optional[list[Place]]]:
-        """The inputs, and their places if all are binary."""
+    def _read_inputs(self, document: Parsed, tail: memoryview) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """The inputs in their order, and how many bytes those that came in `tail` take there."""
         entries = _list(document, "inputs", required=True)
         found: dict[str, np.ndarray] = {}
-        places: list[Place] = []
+        sizes: dict[str, int] = {}
         at = 0
         for entry in entries:
             name, shape, datatype, parameters = _described(entry)
@@ -193,7 +171,7 @@ class Codec:
             if not _is_count(size) or at + size > len(tail):
                 raise BadRequestError(f"unexpected end of request: input '{name}' needs {size} bytes")
             found[name] = self._binary(spec, shape, tail[at : at + size])
-            places.append((name, spec, shape, size))
+            sizes[name] = size
             at += size
         missing = [name for name in self._inputs if name not in found]
         if missing:
@@ -204,7 +182,7 @@ class Codec:
             )
         if at != len(tail):
             raise BadRequestError(f"unexpected additional input data for model '{self._model}'")
-        return found, places if len(places) == len(found) else None
+        return found, sizes
 
     def _check(self, spec: Any, datatype: str, shape: list[int]) -> None:
         if datatype != spec.datatype:
@@ -353,6 +331,13 @@ def _unpacked_text(name: str, data: memoryview, count: int) -> np.ndarray:
     if len(items) != count or at != len(data):
         raise BadRequestError(f"expected {count} string elements for inference input '{name}', got {len(items)}")
     return np.array(items, dtype=np.object_)
+
+
+def _raw_bytes(array: np.ndarray) -> Any:
+    """The values as a buffer of bytes, without a copy where it is large."""
+    if array.nbytes < _WORTH_A_VIEW or not array.flags.c_contiguous:
+        return array.tobytes()
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _packed_text(array: np.ndarray) -> bytes:

@@ -1,12 +1,13 @@
 """Probes answered requests in batches, when nobody waits: sixteen cost little more than one.
 
-What is kept here still lies in the arena; the front leaves it alone until its trace comes. Python 3.10 syntax:
-also runs under the worker's interpreter.
+Inputs are copied, unless they are large: those are probed where they lie, at once, and the front leaves that place
+in the arena alone until their trace comes. Python 3.10 syntax: also runs under the worker's interpreter.
 
 I/O: none.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,17 +15,24 @@ from agent.serving import worker_wire
 from shared import probes
 
 Arrays = Mapping[str, np.ndarray]
-Answered = tuple[int, Arrays, Arrays]
 
 MAX_KEPT = 16
-_MAX_VALUES = 256 * 1024  # beyond this, copying several together costs more than probing each
+_JOINED_VALUES = 16 * 1024  # of one request; more are not copied, they are probed where they lie
+
+
+class _Answered(NamedTuple):
+    number: int
+    inputs: Arrays
+    results: Arrays
+    small: bool
 
 
 class Prober:
     """Requests whose features are still to be computed."""
 
     def __init__(self) -> None:
-        self._kept: list[Answered] = []
+        self._kept: list[_Answered] = []
+        self._holding = False
 
     @property
     def empty(self) -> bool:
@@ -32,57 +40,70 @@ class Prober:
 
     @property
     def full(self) -> bool:
-        return len(self._kept) >= MAX_KEPT
+        """Whether to flush at once: many are kept, or one is not a copy."""
+        return self._holding or len(self._kept) >= MAX_KEPT
 
-    def add(self, number: int, inputs: Arrays, results: Arrays) -> None:
-        """A request that was answered; empty arrays when it failed."""
-        self._kept.append((number, inputs, results))
+    def add(self, number: int, inputs: Arrays, results: Arrays) -> bool:
+        """A request that is answered; empty arrays when it failed. Whether its inputs are still looked at."""
+        size = 0
+        for array in inputs.values():
+            size += array.size
+        small = size <= _JOINED_VALUES
+        kept = {name: array.copy() for name, array in inputs.items()} if small else inputs
+        self._kept.append(_Answered(number, kept, results, small))
+        self._holding = self._holding or not small
+        return not small
 
     def clear(self) -> None:
         self._kept = []
+        self._holding = False
 
-    def flush(self) -> Iterator[tuple[int, bytes]]:
+    def flush(self) -> Iterator[worker_wire.Trace]:
         """Number and packed features of each."""
-        kept, self._kept = self._kept, []
-        groups: dict[object, list[Answered]] = {}
+        kept = self._kept
+        self.clear()
+        groups: dict[object, list[_Answered]] = {}
         for entry in kept:
             groups.setdefault(_likeness(entry), []).append(entry)
         for group in groups.values():
             yield from _probe_group(group)
 
 
-def _likeness(entry: Answered) -> object:
-    """Equal for requests that can be laid end to end; what is large stays alone."""
-    number, inputs, results = entry
-    arrays = [*inputs.items(), *results.items()]
-    lengths = {len(array) if array.ndim else -1 for _, array in arrays}
-    if len(lengths) != 1 or -1 in lengths or sum(array.size for _, array in arrays) > _MAX_VALUES // MAX_KEPT:
-        return number
-    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in arrays)
-
-
-def _probe_group(group: list[Answered]) -> Iterator[tuple[int, bytes]]:
+def _probe_group(group: list[_Answered]) -> Iterator[worker_wire.Trace]:
+    first = group[0]
     if len(group) == 1:
-        number, inputs, results = group[0]
-        yield number, worker_wire.pack_features(_features(_thinned(inputs), _thinned(results)))
-        return
-    found = _features(_joined([entry[1] for entry in group]), _joined([entry[2] for entry in group]))
-    at = 0
-    for number, inputs, _ in group:
-        rows = len(next(iter(inputs.values())))
-        step = _step(rows)
-        part = {name: np.ascontiguousarray(values[at : at + rows : step]) for name, values in found.items()}
-        yield number, worker_wire.pack_features(part)
-        at += rows
+        names, values = _features(_thinned(first.inputs), _thinned(first.results))
+        each = [values]
+    else:
+        names, values = _features(
+            _joined([entry.inputs for entry in group]), _joined([entry.results for entry in group])
+        )
+        rows = len(next(iter(first.inputs.values())))
+        split = values.reshape(len(names), len(group), rows)[:, :, :: _step(rows)]
+        each = list(np.ascontiguousarray(split.transpose(1, 0, 2))) if names else [values] * len(group)
+    head = worker_wire.pack_features_head(names, each[0].shape[1]) if names else b""
+    for entry, own in zip(group, each, strict=False):
+        yield worker_wire.Trace(entry.number, head + own.tobytes())
 
 
-def _features(inputs: Arrays, results: Arrays) -> Arrays:
+def _likeness(entry: _Answered) -> object:
+    """Equal for requests of the same shapes that can be laid end to end; what is large stays alone."""
+    arrays = [*entry.inputs.values(), *entry.results.values()]
+    shapes = tuple([array.shape for array in arrays])
+    joins = entry.small and bool(arrays) and all(shape[:1] == shapes[0][:1] != () for shape in shapes)
+    return (tuple(entry.inputs), shapes) if joins else entry.number
+
+
+def _features(inputs: Arrays, results: Arrays) -> tuple[list[str], np.ndarray]:
+    """Names, and values as [name, row] float64."""
+    nothing: tuple[list[str], np.ndarray] = ([], np.zeros((0, 0)))
     if not results:
-        return {}
+        return nothing
     try:
-        return probes.probe(inputs, results)
+        found = probes.probe(inputs, results)
+        return (list(found), np.stack(list(found.values()))) if found else nothing
     except Exception:  # noqa: BLE001 - numbers about an answer are not worth the answers after it
-        return {}
+        return nothing
 
 
 def _joined(entries: list[Arrays]) -> Arrays:

@@ -73,7 +73,7 @@ class Session:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Every output by its name. Raises what onnxruntime raises."""
-        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=False))
+        return dict(zip(self._names, self._session.run(self._names, inputs), strict=False))
 
 
 def load(path: str, *, providers: Sequence[str], threads: int) -> Session:

@@ -2,7 +2,7 @@
 
     front -> worker   REQUEST  number, slot, where the body begins in it, its bytes, bytes of its JSON part
     worker -> front   REPLY    number, status, kind of error, bytes of reply and of its JSON part, times, id, classes
-    worker -> front   TRACE    number and feature values, after the reply: the client does not wait for them
+    worker -> front   TRACES   several numbers, each with feature values: later, when no client waits
 
 Python 3.10 syntax: also runs under the worker's interpreter.
 
@@ -10,8 +10,8 @@ I/O: none.
 """
 
 import struct
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 MIB = 1024 * 1024
 REQUEST_BYTES = 64 * MIB  # for a request
@@ -21,17 +21,19 @@ REPLY_BYTES = 64 * MIB
 SLOT_BYTES = REQUEST_BYTES + REPLY_BYTES  # sparse: only touched pages take memory
 NO_HEADER = 0xFFFFFFFF  # the whole body is JSON: no Inference-Header-Content-Length
 MAX_MESSAGE = 64 * 1024
-REQUEST_MESSAGE = 256  # room for a REQUEST
 MAX_ROWS = 256  # of one request in a trace; more are thinned out evenly
 MAX_ID = 256
+REQUEST_MESSAGE = 256  # room for a REQUEST
 
 OK, BAD_REQUEST, NOT_FINITE, INTERNAL = 0, 1, 2, 6  # positions in observations.ERRORS
 
-_REQUEST = struct.Struct("<QIIQI")
-_REPLY = struct.Struct("<BQHBQIIIIHH")
-_TRACE = struct.Struct("<BQ")
+_REQUEST = struct.Struct("<QIIQIB")
+_REPLY = struct.Struct("<BQHBQIIIIIIBHH")
+_TRACE = struct.Struct("<QI")
+_FEATURES = struct.Struct("<HH")
 _KIND_REPLY = 1
-_KIND_TRACE = 2
+_KIND_TRACES = 2
+_BATCH_BYTES = 48 * 1024  # of traces in one message, unless a single one is larger
 
 
 class Request(NamedTuple):
@@ -40,6 +42,7 @@ class Request(NamedTuple):
     offset: int  # of the body in the slot, so that what follows its JSON part is aligned
     body_bytes: int
     json_bytes: int  # NO_HEADER: all of it
+    alone: int = 0  # 1: not to be joined with others, it may be what kills workers
 
 
 class Reply(NamedTuple):
@@ -51,6 +54,9 @@ class Reply(NamedTuple):
     input_us: int = 0
     infer_us: int = 0
     output_us: int = 0
+    rows: int = 1  # of this request, where the model's requests are joined
+    execution: int = 1  # rows that ran together; 0: told by another reply of that execution
+    held: int = 0  # 1: the worker still looks at the request in the arena; its trace gives it back
     request_id: str = ""
     classes: tuple[int, ...] = ()  # arg max of each row, for feedback
 
@@ -61,62 +67,72 @@ class Trace(NamedTuple):
 
 
 def pack_request(request: Request) -> bytes:
-    return _REQUEST.pack(request.number, request.slot, request.offset, request.body_bytes, request.json_bytes)
+    return _REQUEST.pack(*request)
 
 
 def unpack_request(data: bytes) -> Request:
-    return Request(*_REQUEST.unpack(data))
+    return Request._make(_REQUEST.unpack(data))
 
 
 def pack_reply(reply: Reply) -> bytes:
-    name = reply.request_id.encode("utf-8", "replace")
+    *numbers, request_id, classes = reply
+    name = request_id.encode("utf-8", "replace") if request_id else b""
     name = name if len(name) <= MAX_ID else b""
-    classes = reply.classes[:MAX_ROWS]
-    head = _REPLY.pack(
-        _KIND_REPLY, reply.number, reply.status, reply.error, reply.body_bytes, reply.json_bytes,
-        _clip(reply.input_us), _clip(reply.infer_us), _clip(reply.output_us), len(name), len(classes),
-    )  # fmt: skip
-    return head + name + struct.pack(f"<{len(classes)}i", *classes)
+    classes = classes[:MAX_ROWS]
+    try:
+        head = _REPLY.pack(_KIND_REPLY, *numbers, len(name), len(classes))
+    except struct.error:  # a time that does not fit: who waited so long does not mind the figure
+        numbers[5:8] = [min(max(value, 0), 0xFFFFFFFF) for value in numbers[5:8]]
+        head = _REPLY.pack(_KIND_REPLY, *numbers, len(name), len(classes))
+    return head + name + struct.pack(f"<{len(classes)}i", *classes) if name or classes else head
 
 
-def pack_trace(number: int, features: bytes) -> bytes:
-    return _TRACE.pack(_KIND_TRACE, number) + features
+def pack_traces(traces: Iterable[Trace]) -> Iterator[bytes]:
+    """Messages that carry all of them."""
+    parts: list[bytes] = [bytes([_KIND_TRACES])]
+    size = 1
+    for number, features in traces:
+        size += _TRACE.size + len(features)
+        if size > _BATCH_BYTES and len(parts) > 1:
+            yield b"".join(parts)
+            parts = parts[:1]
+            size = 1 + _TRACE.size + len(features)
+        parts += (_TRACE.pack(number, len(features)), features)
+    if len(parts) > 1:
+        yield b"".join(parts)
 
 
-def unpack_answer(data: bytes) -> Reply | Trace:
+def unpack_answer(data: bytes) -> "Reply | list[Trace]":
     """What a worker sent to the front."""
-    if data[0] == _KIND_TRACE:
-        return Trace(_TRACE.unpack_from(data)[1], data[_TRACE.size :])
+    if data[0] == _KIND_TRACES:
+        return list(_traces(data))
     fields = _REPLY.unpack_from(data)
-    at = _REPLY.size
-    name = data[at : at + fields[9]].decode("utf-8", "replace")
-    classes = struct.unpack_from(f"<{fields[10]}i", data, at + fields[9])
-    number, status, error, body, header, read, infer, write = fields[1:9]
-    return Reply(number, status, error, body, header, read, infer, write, name, classes)
+    if len(data) == _REPLY.size:
+        return Reply._make((*fields[1:-2], "", ()))
+    at = _REPLY.size + fields[-2]
+    name = data[_REPLY.size : at].decode("utf-8", "replace")
+    return Reply._make((*fields[1:-2], name, struct.unpack_from(f"<{fields[-1]}i", data, at)))
 
 
-def pack_features(features: Mapping[str, Any]) -> bytes:
-    """Names and float64 values; everything that has `tobytes` is taken as it is."""
-    parts: list[bytes] = []
-    for name, values in features.items():
-        raw = name.encode()
-        parts.append(struct.pack("<BH", len(raw), len(values)) + raw)
-        parts.append(values.tobytes() if hasattr(values, "tobytes") else struct.pack(f"<{len(values)}d", *values))
-    return b"".join(parts)
+def _traces(data: bytes) -> Iterator[Trace]:
+    at = 1
+    while at < len(data):
+        number, size = _TRACE.unpack_from(data, at)
+        at += _TRACE.size
+        yield Trace(number, data[at : at + size])
+        at += size
+
+
+def pack_features_head(names: Sequence[str], rows: int) -> bytes:
+    """What goes before the values, which are float64: all rows of the first feature, then of the second, and so on."""
+    text = "\n".join(names).encode()
+    return _FEATURES.pack(len(text), rows) + text
 
 
 def unpack_features(data: bytes) -> dict[str, tuple[float, ...]]:
-    found: dict[str, tuple[float, ...]] = {}
-    at = 0
-    while at < len(data):
-        length, rows = struct.unpack_from("<BH", data, at)
-        at += 3
-        name = data[at : at + length].decode()
-        at += length
-        found[name] = struct.unpack_from(f"<{rows}d", data, at)
-        at += 8 * rows
-    return found
-
-
-def _clip(microseconds: int) -> int:
-    return min(max(microseconds, 0), 0xFFFFFFFF)
+    if not data:
+        return {}
+    length, rows = _FEATURES.unpack_from(data)
+    names = data[_FEATURES.size : _FEATURES.size + length].decode().split("\n")
+    values = struct.unpack_from(f"<{len(names) * rows}d", data, _FEATURES.size + length)
+    return {name: values[at * rows : (at + 1) * rows] for at, name in enumerate(names)}

@@ -190,3 +190,52 @@ def test_the_trouble_of_one_model_does_not_hide_another() -> None:
     assert refused is not None
     assert unknown is not None
     assert (refused.status, unknown.status) == (503, 404)
+def batching(*up: tuple[str, str], rows: int = 3) -> Dispatch:
+    made = table(*up, limit=40)
+    for key in up:
+        made.expect(key, rows)
+    return made
+
+
+def test_all_that_may_have_run_together_are_tried_again_one_at_a_time() -> None:
+    made = batching(OLD)
+    asked = [ticket(number) for number in range(5)]
+    for entry in asked:
+        made.submit(entry, 0.0)
+    assert made.lost(OLD, 1.0) == []
+    assert [entry.alone for entry in asked] == [True, True, True, False, False]
+    sent = made.attach(OLD, 2.0)
+    assert [action.ticket.number for action in sent] == [0, 1, 2, 3, 4]
+    made.answered(OLD, 0, 2.1)
+    (given_up,) = made.lost(OLD, 3.0)  # the second kills again, by itself
+    assert given_up == GiveUp(asked[1], "worker-died")
+    made.attach(OLD, 4.0)
+    assert made.answered(OLD, 2, 4.1)[0] is asked[2]
+    assert not asked[3].retried
+
+
+def test_a_request_that_goes_alone_is_the_only_suspect() -> None:
+    made = batching(OLD)
+    first, second = ticket(1), ticket(2)
+    first.alone = True
+    made.submit(first, 0.0)
+    made.submit(second, 0.0)
+    made.lost(OLD, 1.0)
+    assert first.retried
+    assert not second.retried
+
+
+def test_a_worker_that_joins_holds_two_batches() -> None:
+    made = batching(OLD, rows=16)
+    sent = [made.submit(ticket(number), 0.0) for number in range(40)]
+    assert sum(len(entry) for entry in sent if isinstance(entry, list)) == 32
+
+
+def test_the_queue_is_bounded_for_each_model() -> None:
+    made = Dispatch(queue_limit=2, timeout_seconds=10)
+    for model in ("a", "b"):
+        made.expect((model, "1"))
+        made.route(model, "1", 0.0)
+    taken = [made.submit(Ticket(number, "a", None, 10.0), 0.0) for number in range(3)]
+    assert [isinstance(entry, Refusal) for entry in taken] == [False, False, True]
+    assert made.submit(Ticket(9, "b", None, 10.0), 0.0) == []

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 
 from agent.serving import worker_wire
@@ -8,7 +10,8 @@ from agent.serving.observations import ERRORS, Feedback, Finished, Sample, pack,
 @pytest.mark.parametrize("error", ERRORS)
 def test_observations_survive_the_way_to_the_daemon(error: str | None) -> None:
     features = {"input.mean": (1.0, 2.5), "class.predicted": (3.0, 4.0)}
-    data = pack(Finished("m", "1.0.0", "ä", 1.5, error, worker_wire.pack_features(features)))
+    packed = worker_wire.pack_features_head(list(features), 2) + struct.pack("<4d", 1.0, 2.5, 3.0, 4.0)
+    data = pack(Finished("m", "1.0.0", "ä", 1.5, error, packed))
     data += pack(Feedback("m", "1.0.0", "q", correct=False))
     assert unpack(data) == [Sample("m", "1.0.0", "ä", 1.5, error, features), Feedback("m", "1.0.0", "q", correct=False)]
     assert unpack(b"") == []
@@ -17,9 +20,13 @@ def test_observations_survive_the_way_to_the_daemon(error: str | None) -> None:
 def test_messages_between_front_and_worker_survive() -> None:
     request = worker_wire.Request(2**60, 7, 16, 2**40, worker_wire.NO_HEADER)
     assert worker_wire.unpack_request(worker_wire.pack_request(request)) == request
-    reply = worker_wire.Reply(9, 200, worker_wire.OK, 100, 30, 1, 2, 3, "id", (4, -1))
+    reply = worker_wire.Reply(9, 200, worker_wire.OK, 100, 30, 1, 2, 3, 4, 5, 1, "id", (4, -1))
     assert worker_wire.unpack_answer(worker_wire.pack_reply(reply)) == reply
-    assert worker_wire.unpack_answer(worker_wire.pack_trace(9, b"abc")) == worker_wire.Trace(9, b"abc")
+    traces = [worker_wire.Trace(number, b"abc" * 9000) for number in range(9)]
+    messages = list(worker_wire.pack_traces(traces))
+    assert max(map(len, messages)) <= worker_wire.MAX_MESSAGE
+    found = [worker_wire.unpack_answer(message) for message in messages]
+    assert [trace for entries in found if isinstance(entries, list) for trace in entries] == traces
 
 
 def test_an_endless_id_is_not_carried() -> None:

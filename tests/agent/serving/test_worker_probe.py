@@ -17,7 +17,7 @@ def test_together_or_alone_gives_the_same_features() -> None:
     prober = Prober()
     asked = [request(rows, seed, side) for seed, (rows, side) in enumerate([(1, 8), (3, 8), (1, 9), (2, 8), (1, 600)])]
     for number, (inputs, results) in enumerate(asked):
-        prober.add(number, inputs, results)
+        assert prober.add(number, inputs, results) == (inputs["image"].size > 16 * 1024)
     prober.add(99, {}, {})  # one that failed
     found = dict(prober.flush())
     assert found.pop(99) == b""
@@ -48,3 +48,25 @@ def test_it_is_full_after_so_many() -> None:
     assert prober.full
     prober.clear()
     assert prober.empty
+    assert not prober.full
+
+
+def test_large_inputs_are_not_copied_and_probed_at_once() -> None:
+    prober = Prober()
+    inputs, results = request(1, 1, 400)
+    assert prober.add(1, inputs, results)
+    assert prober.full
+    expected = probes.probe(inputs, results)["input.brightness"][0]
+    inputs["image"][:] = 0.25
+    ((_, packed),) = prober.flush()
+    assert worker_wire.unpack_features(packed)["input.brightness"][0] == 0.25 != expected
+
+
+def test_small_inputs_are_copied() -> None:
+    prober = Prober()
+    inputs, results = request(1, 1)
+    expected = probes.probe(inputs, results)["input.brightness"][0]
+    assert not prober.add(1, inputs, results)
+    inputs["image"][:] = 0.25
+    ((_, packed),) = prober.flush()
+    assert worker_wire.unpack_features(packed)["input.brightness"][0] == expected
