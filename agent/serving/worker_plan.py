@@ -27,6 +27,9 @@ class Kept(Generic[T]):
     def __init__(self) -> None:
         self._found: dict[bytes, T] = {}
 
+    def __len__(self) -> int:
+        return len(self._found)
+
     def get(self, key: bytes) -> Optional[T]:
         return self._found.get(key)
 

@@ -101,3 +101,50 @@ def test_outputs_go_out_as_they_were_asked_for() -> None:
     assert np.frombuffer(tail[0], np.float32).tolist() == [3, 4]
     with pytest.raises(BadRequestError, match="unexpected inference output 'z' for model 'm'"):
         ONE.parse(memoryview(json.dumps({**body, "outputs": [{"name": "z"}]}).encode()), None)
+
+
+VALUES = np.arange(4, dtype=np.float32).reshape(2, 2)
+
+
+def body(request_id: str | None, *, shape: tuple[int, int] = (2, 2), size: int = 16, last: bool = False) -> bytes:
+    entry = {"name": "x", "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": size}}
+    document: dict[str, Any] = {"inputs": [entry], "parameters": {"binary_data_output": True}}
+    if request_id is not None:
+        document = document | {"id": request_id} if last else {"id": request_id} | document
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+@given(st.lists(st.tuples(st.none() | st.text(max_size=6), st.booleans()), min_size=2, max_size=6))
+def test_a_head_seen_before_means_the_same_again(ids: list[tuple[str | None, bool]]) -> None:
+    codec = Codec("m", "1", [spec("x", "FP32", (-1, 2))], [spec("y", "FP32", (-1, 2))])
+    for factor, (request_id, last) in enumerate(ids):
+        head = body(request_id, last=last)
+        values = VALUES * factor
+        call = codec.parse(memoryview(head + values.tobytes()), len(head))
+        assert call.request_id == (request_id or "")
+        np.testing.assert_array_equal(call.inputs["x"], values)
+        header, tail = codec.reply(call, {"y": values})
+        told = json.loads(header)
+        assert told.get("id", "") == (request_id or "")
+        assert told["outputs"] == [
+            {"name": "y", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}}
+        ]
+        assert b"".join(tail) == values.tobytes()
+
+
+def test_a_known_head_with_another_length_is_refused_as_ever() -> None:
+    head = body(None)
+    ONE.parse(memoryview(head + VALUES.tobytes()), len(head))
+    for tail in (VALUES.tobytes()[:-4], VALUES.tobytes() + b"1234"):
+        with pytest.raises(BadRequestError, match=r"unexpected (end|additional)"):
+            ONE.parse(memoryview(head + tail), len(head))
+
+
+def test_heads_are_forgotten_before_they_are_many() -> None:
+    codec = Codec("m", "1", [spec("x", "FP32", (-1, 2))], [spec("y", "FP32", (-1, 2))])
+    for rows in range(1, 200):
+        values = np.ones((rows, 2), np.float32)
+        head = body(None, shape=values.shape, size=values.nbytes)
+        call = codec.parse(memoryview(head + values.tobytes()), len(head))
+        assert call.inputs["x"].shape == values.shape
+    assert len(codec._plans) <= 64
