@@ -42,6 +42,7 @@ class ServingSettings(Section):
     load_timeout_seconds: PositiveFloat = 60.0
     wakeful: Literal["auto", "off"] = "auto"  # keep processors from sleeping while requests come, where we may
     models: Mapping[str, ModelServing] = Field(default_factory=dict)  # by name, where a model needs its own
+    realtime: Literal["auto", "off"] = "auto"  # answers before other programs, where the system grants it
 
 
 class UpdateSettings(Section):

@@ -7,6 +7,7 @@
     daemon:  supervisor -> runner, one per loaded version            |  worker_wire ●: who has which place in it
                  gate (child: front)   door (child: grpc_door)   forking (child: fork_server -> forks the workers)
                  observations ●: what was seen, on its way to telemetry and probation
+    worker_scheduling: who gets the processor first, in the front and in every worker
 
 Start with supervisor (what the agent calls), then front and dispatch (one request), then worker. A front that dies
 is replaced while the daemon holds the listening sockets; a worker that dies is replaced while another version, or

@@ -115,7 +115,8 @@ class Child:
 async def _end(process: asyncio.subprocess.Process) -> str:
     """Wait for a process whose socket is closed; kill it if it lingers. How it ended."""
     try:
-        status = await asyncio.wait_for(process.wait(), _END_SECONDS)
+        async with asyncio.timeout(_END_SECONDS):
+            status = await process.wait()
     except TimeoutError:
         process.kill()
         status = await process.wait()

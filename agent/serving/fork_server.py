@@ -10,8 +10,10 @@ I/O: disk, network, process.
 """
 
 import contextlib
+import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -97,6 +99,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # they are for the daemon, which ends us; workers inherit this
         signal.signal(number, signal.SIG_IGN)
     own = worker_leash.bind(leash)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is answered at once, not after writing memory to disk
+    gc.collect()
+    gc.freeze()  # nobody ends what was imported: workers neither look at it nor copy its pages
     ForkServer(socket.socket(fileno=control), leash).run()
     os.close(own)
 

@@ -77,7 +77,8 @@ class Forks:
         if found is None:
             return "lost"
         try:
-            return await asyncio.wait_for(asyncio.shield(found), _EXIT_SECONDS)
+            async with asyncio.timeout(_EXIT_SECONDS):  # wait_for of Python 3.11 may swallow that we are cancelled
+                return await asyncio.shield(found)
         except TimeoutError:
             return "lost"
 

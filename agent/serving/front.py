@@ -5,7 +5,7 @@
     control socket (daemon)   in:  {"order": number, "do": "expect", "attach" (with the data socket), "route",
                                    "hold", "explain", "detach" or "open", ...}
                               out: {"done": order}, {"drained": [model, version]}, {"hang": [model, version]},
-                                   or records of observations.py
+                                   {"class": scheduling class}, or records of observations.py
 
 Decisions are dispatch.py's; this module carries them out.
 
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from agent.serving import dispatch, documents, observations, routes, worker_leash, worker_wire
+from agent.serving import dispatch, documents, observations, routes, worker_leash, worker_scheduling, worker_wire
 from agent.serving.accounts import Accounts
 from agent.serving.arena import Arena
 from agent.serving.connection import Body, Connection
@@ -68,6 +68,7 @@ class Front:
     table: dispatch.Dispatch
     server_version: str
     loop: asyncio.AbstractEventLoop
+    priority: worker_scheduling.Priority
     workers: dict[dispatch.Key, socket.socket] = field(default_factory=dict)
     loaded: dict[dispatch.Key, documents.Loaded] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
@@ -315,7 +316,8 @@ class Front:
             self._keep_ticking()
 
     def sweep(self) -> None:
-        """Close connections that began a request and went silent."""
+        """Close connections that began a request and went silent; be quick again after a flood of requests."""
+        self.priority.rise_when_rested()
         now = time.monotonic()
         for connection in [entry for entry in self.connections if entry.stalled(now, _STALL_SECONDS)]:
             connection.abort()
@@ -341,7 +343,10 @@ async def run(control: socket.socket, arena: int, settings: dict[str, Any], list
         server_version=settings["version"],
         loop=loop,
         wakefulness=Wakefulness(loop, wanted=settings["wakeful"]),
+        priority=worker_scheduling.Priority(worker_scheduling.FRONT if settings["realtime"] else 0),
     )
+    signal.signal(signal.SIGXCPU, lambda *_: front.priority.sink())  # worker_scheduling: a second without a pause
+    front.outbox.note({"class": front.priority.rise()})
     loop.add_reader(control.fileno(), front.obey)
     await front.opening.wait()  # the daemon has told all it knows: nobody is turned away for want of that
     for listener in listeners:

@@ -5,6 +5,7 @@ I/O: disk, network, process, tasks.
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -14,6 +15,9 @@ from agent.serving.channel import ChannelClosedError
 from agent.serving.child import Child
 from agent.serving.dispatch import Key
 from agent.serving.observations import Observation, unpack
+from agent.serving.worker_scheduling import OFF, REALTIME
+
+logger = logging.getLogger(__name__)
 
 _ORDER_SECONDS: Final = 5.0
 
@@ -70,7 +74,8 @@ class Gate:
         self._orders[number] = done
         try:
             await target.send({"order": number, "do": do, **content}, descriptors)
-            await asyncio.wait_for(done, _ORDER_SECONDS)
+            async with asyncio.timeout(_ORDER_SECONDS):
+                await done
         except TimeoutError:
             self.child.kill()
             raise ChannelClosedError("the front does not answer") from None
@@ -83,7 +88,8 @@ class Gate:
         self._draining[key] = drained
         try:
             await self.order("detach", model=key[0], version=key[1])
-            await asyncio.wait_for(drained, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await drained
         except TimeoutError:
             return False
         except ChannelClosedError:
@@ -119,6 +125,8 @@ class Gate:
             waiting = self._draining.get((news["drained"][0], news["drained"][1]))
         elif "hang" in news:
             self._hung((news["hang"][0], news["hang"][1]))
+        elif "class" in news:
+            _say_class(news["class"])
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
@@ -126,3 +134,14 @@ class Gate:
         for waiting in (*self._orders.values(), *self._draining.values()):
             if not waiting.done():
                 waiting.set_exception(ChannelClosedError("the front ended"))
+
+
+def _say_class(scheduled: str) -> None:
+    if scheduled in (REALTIME, OFF):
+        logger.info("front is up class=%s", scheduled)
+    else:
+        logger.warning(
+            "front and workers run like any other program, so answers may take some milliseconds longer while a model"
+            " loads; grant LimitRTPRIO=2 and LimitNICE=+0 (systemd) or set serving.realtime: off class=%r",
+            scheduled,
+        )

@@ -157,14 +157,16 @@ class Runner:
             with theirs:
                 pid = await self._spawn(theirs)
             self._pid = pid
-            took = await self._ready(channel, pid)
+            took, scheduled = await self._ready(channel, pid)
             self._channel = channel
             self._attached = 0
             with contextlib.suppress(ChannelClosedError):
                 await self.introduce()
             if not self.loaded.done():
                 self.loaded.set_result(took)
-            logger.info("worker is ready model=%s version=%s pid=%d took_s=%.3f", *self.key, pid, took)
+            logger.info(
+                "worker is ready model=%s version=%s pid=%d took_s=%.3f class=%r", *self.key, pid, took, scheduled
+            )
             while await channel.receive() is not None:
                 pass
             found = await self._forks.exit_of(pid)
@@ -186,9 +188,11 @@ class Runner:
             "threads": self._own.threads or self._settings.threads,
             **self._joining(),
             "gentle": self._gentle and not self.loaded.done(),
+            "realtime": self._settings.realtime == "auto",
         }
         try:
-            return await asyncio.wait_for(self._forks.spawn(job, control), self._settings.load_timeout_seconds)
+            async with asyncio.timeout(self._settings.load_timeout_seconds):
+                return await self._forks.spawn(job, control)
         except TimeoutError:
             raise LoadError(
                 f"no worker can be started: the fork server does not come up ({self._forks.child.last_exit or 'slow'})",
@@ -203,9 +207,11 @@ class Runner:
         own = self._own
         return {"max_batch_rows": own.max_batch_rows, "batch_delay_microseconds": own.batch_delay_microseconds}
 
-    async def _ready(self, channel: Channel, pid: int) -> float:
+    async def _ready(self, channel: Channel, pid: int) -> tuple[float, str]:
+        """Seconds that loading took, and the worker's scheduling class."""
         try:
-            message = await asyncio.wait_for(channel.receive(), self._settings.load_timeout_seconds)
+            async with asyncio.timeout(self._settings.load_timeout_seconds):
+                message = await channel.receive()
         except TimeoutError:
             limit = self._settings.load_timeout_seconds
             late = LoadError(f"loading {self.file.model} {self.file.version} took longer than {limit:g} s")
@@ -219,7 +225,7 @@ class Runner:
         news = json.loads(message)
         if "failed" in news:
             raise LoadError(f"{self.file.model} {self.file.version} does not load: {news['failed']}")
-        return float(news["ready"])
+        return float(news["ready"]), str(news["class"])
 
     async def _see_off(self, pid: int) -> None:
         try:

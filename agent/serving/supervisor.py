@@ -100,6 +100,7 @@ class Serving:
                         "timeout_seconds": self._settings.request_timeout_seconds,
                         "version": _version(),
                         "wakeful": self._settings.wakeful == "auto",
+                        "realtime": self._settings.realtime == "auto",
                     },
                     prepare=self._tell_all,
                     observe=self._observe,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from agent.serving import worker_batch, worker_oip, worker_probe, worker_session, worker_wire
+from agent.serving import worker_batch, worker_oip, worker_probe, worker_scheduling, worker_session, worker_wire
 
 _MICRO = 1000  # nanoseconds
 _IDLE_MS = 2  # without a request for so long, what was answered is probed
@@ -36,40 +36,32 @@ class NotFiniteError(Exception):
 
 def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
     """Load, say so, answer until told to end. Does not return."""
+    priority = worker_scheduling.Priority(worker_scheduling.WORKER if job["realtime"] else 0, guarded=True)
     try:
-        session, took = _load(job)
+        session, took = _load(job, priority)
     except BaseException as error:  # noqa: BLE001 - whatever it was, the daemon is told before this process ends
         lines = str(error).strip().splitlines() or [type(error).__name__]
         control.send(json.dumps({"failed": lines[0][:1000]}).encode())
         os._exit(1)
-    control.send(json.dumps({"ready": took, "provider": session.provider}).encode())
+    scheduled = priority.rise()
+    if scheduled == worker_scheduling.REALTIME:
+        priority.guard()
+    control.send(json.dumps({"ready": took, "provider": session.provider, "class": scheduled}).encode())
     gc.freeze()  # what is there now stays: collections look only at what is new
     Worker(control, session, job).run()
+    priority.leave()
     os._exit(0)
 
 
-def _load(job: Mapping[str, Any]) -> tuple[worker_session.Session, float]:
-    gentle = bool(job["gentle"]) and _may_rise()
-    if gentle:
-        os.setpriority(os.PRIO_PROCESS, 0, 19)
+def _load(job: Mapping[str, Any], priority: worker_scheduling.Priority) -> tuple[worker_session.Session, float]:
+    if job["gentle"]:
+        priority.be_gentle()
     start = time.monotonic()
     session = worker_session.load(job["path"], providers=job["providers"], threads=job["threads"])
     _agrees("inputs", session.inputs, job["inputs"])
     _agrees("outputs", session.outputs, job["outputs"])
     _warm_up(session)
-    if gentle:
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
     return session, time.monotonic() - start
-
-
-def _may_rise() -> bool:
-    """Whether this process may raise its priority again after lowering it."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, 1)
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _agrees(side: str, specs: Sequence[Any], promised: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from shared.manifest import Tensor
 
 INPUTS = (Tensor(name="image", datatype="FP32", shape=(-1, 1, 8, 8)),)
 OUTPUTS = (Tensor(name="scores", datatype="FP32", shape=(-1, 10)),)
+COUNT = (Tensor(name="count", datatype="INT64", shape=()),)
+TOTAL = (Tensor(name="total", datatype="FP32", shape=()),)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,34 @@ _TYPES = {
 def _value(tensor: Tensor) -> onnx.ValueInfoProto:
     shape = [f"free{at}" if size == -1 else size for at, size in enumerate(tensor.shape)]
     return helper.make_tensor_value_info(tensor.name, _TYPES[tensor.datatype], shape)
+
+
+def loop_model(folder: Path) -> Path:
+    """A model `loop` that counts to its input: for ever, if that is large."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["cond"], ["cond_out"]),
+            helper.make_node("Sqrt", ["value"], ["value_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("cond", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("cond_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value_out", TensorProto.FLOAT, []),
+        ],
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["true"], value=helper.make_tensor("t", TensorProto.BOOL, [], [1])),
+        helper.make_node("Constant", [], ["start"], value=helper.make_tensor("s", TensorProto.FLOAT, [], [2.0])),
+        helper.make_node("Loop", ["count", "true", "start"], ["total"], body=body),
+    ]
+    path = folder / "loop.onnx"
+    save_model(path, nodes, inputs=COUNT, outputs=TOTAL)
+    return path
 
 
 def model_file(
@@ -110,3 +141,14 @@ def children_of(pid: int) -> dict[int, str]:
             with contextlib.suppress(OSError):
                 found[child] = (Path("/proc") / str(child) / "cmdline").read_text().replace("\0", " ")
     return found
+
+
+def pids(part: str) -> list[int]:
+    """Our direct children whose command line names `part`."""
+    found = [pid for pid, line in children_of(os.getpid()).items() if f"'agent.serving.{part}'" in line]
+    return [pid for pid in found if pid not in worker_pids()]  # a fork keeps the command line
+
+
+def worker_pids() -> list[int]:
+    everyone = children_of(os.getpid())
+    return [child for pid, line in everyone.items() if "fork_server" in line for child in children_of(pid)]

@@ -15,14 +15,20 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from onnx import TensorProto, helper
 
 from agent.serving.supervisor import LoadError, Sample, WorkerDied
-from shared.manifest import Tensor
-from tests.agent.serving.kit import Digits, Running, children_of, endpoint, model_file, save_model
-
-COUNT = (Tensor(name="count", datatype="INT64", shape=()),)
-TOTAL = (Tensor(name="total", datatype="FP32", shape=()),)
+from tests.agent.serving.kit import (
+    COUNT,
+    TOTAL,
+    Digits,
+    Running,
+    children_of,
+    endpoint,
+    loop_model,
+    model_file,
+    pids,
+    worker_pids,
+)
 
 
 class Load:
@@ -66,17 +72,6 @@ class Load:
                 self.answers.append((time.monotonic(), 0, repr(error)))
                 connection.close()
         connection.close()
-
-
-def pids(part: str) -> list[int]:
-    """Our direct children whose command line names `part`."""
-    found = [pid for pid, line in children_of(os.getpid()).items() if f"'agent.serving.{part}'" in line]
-    return [pid for pid in found if pid not in worker_pids()]  # a fork keeps the command line
-
-
-def worker_pids() -> list[int]:
-    everyone = children_of(os.getpid())
-    return [child for pid, line in everyone.items() if "fork_server" in line for child in children_of(pid)]
 
 
 def ask_once(running: Running, digits: Digits) -> str:
@@ -178,29 +173,7 @@ async def test_a_killed_fork_server_is_replaced_and_its_workers_go_on(
 
 
 async def test_a_hanging_request_is_ended_and_the_version_serves_again(tmp_path: Path) -> None:
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["cond"], ["cond_out"]),
-            helper.make_node("Sqrt", ["value"], ["value_out"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("cond", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("value", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("cond_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("value_out", TensorProto.FLOAT, []),
-        ],
-    )
-    nodes = [
-        helper.make_node("Constant", [], ["true"], value=helper.make_tensor("t", TensorProto.BOOL, [], [1])),
-        helper.make_node("Constant", [], ["start"], value=helper.make_tensor("s", TensorProto.FLOAT, [], [2.0])),
-        helper.make_node("Loop", ["count", "true", "start"], ["total"], body=body),
-    ]
-    path = tmp_path / "loop.onnx"
-    save_model(path, nodes, inputs=COUNT, outputs=TOTAL)
+    path = loop_model(tmp_path)
 
     def ask(where: Running, count: int) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", where.endpoints.http_port, timeout=20)
