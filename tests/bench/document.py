@@ -25,11 +25,16 @@ class Result:
         return None if self.goal is None else self.value <= self.goal
 
 
-def arguments(description: str) -> argparse.Namespace:
+def options(description: str) -> argparse.ArgumentParser:
+    """What every benchmark understands; more may be added."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(description: str) -> argparse.Namespace:
+    return options(description).parse_args()
 
 
 def median(values: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -241,8 +242,19 @@ def _together(clients: Sequence[Client], requests: Sequence[bytes], seconds: flo
     return log.load()
 
 
-def paced(address: str, requests: Sequence[bytes], *, rate: float, seconds: float, connections: int = 64) -> Load:
-    """`rate` requests per second at even times over at most so many connections; late ones are not left out."""
+def paced(
+    address: str,
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    seconds: float,
+    connections: int = 64,
+    flag: Path | None = None,
+) -> Load:
+    """`rate` requests per second at even times over at most so many connections; late ones are not left out.
+
+    It ends after `seconds`, or when the file `flag` is no longer there.
+    """
     with contextlib.ExitStack() as stack:
         lot = _Lot([stack.enter_context(contextlib.closing(Client(address))) for _ in range(connections)])
         log, turn = _Log(), _turns(requests)
@@ -250,6 +262,9 @@ def paced(address: str, requests: Sequence[bytes], *, rate: float, seconds: floa
         due = deque(began + number / rate for number in range(int(rate * seconds)))
         while due or lot.busy:
             now = time.monotonic()
+            if flag is not None and due and not flag.exists():
+                due.clear()
+                continue
             while due and due[0] <= now and (client := lot.free()) is not None:
                 lot.ask(client, next(turn), due.popleft(), log)
             pause = max(0.0, due[0] - time.monotonic()) if due and lot.idle else _TIMEOUT_SECONDS

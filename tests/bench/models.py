@@ -1,9 +1,10 @@
 """The models that benches run, made on the spot: weights are random, their cost is not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from agent.serving.supervisor import ModelFile
 from shared.manifest import Tensor
@@ -31,6 +32,43 @@ def digits(folder: Path, version: str = "1", *, hidden: int = 32, seed: int = 1)
     path = folder / f"digits-{version}.onnx"
     save_model(path, nodes, weights, inputs=INPUTS, outputs=OUTPUTS)
     return model_file(path, version)
+
+
+def heavy(folder: Path, version: str = "heavy", *, megabytes: int = 150) -> ModelFile:
+    """As `digits`, beside a branch with so many megabytes of weights that no input takes: dear to load, not to run."""
+    chance = np.random.default_rng(2)
+    width = int((megabytes * 1e6 / 4) ** 0.5)
+    floats = {
+        "big0": chance.normal(0, 0.01, (64, width)),
+        "big1": chance.normal(0, 0.01, (width, width)),
+        "big2": chance.normal(0, 0.01, (width, 10)),
+        "small0": chance.normal(0, 0.2, (64, 32)),
+        "small1": chance.normal(0, 0.2, (32, 10)),
+        "never": np.float32(1e30),
+    }
+    weights = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in floats.items()]
+    branches = {
+        "then_branch": _branch(["big0", "big1", "big2"], weights[:3]),
+        "else_branch": _branch(["small0", "small1"], weights[3:5]),
+    }
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "never"], ["whether"]),
+        helper.make_node("If", ["whether"], ["logits"], **branches),
+        helper.make_node("Softmax", ["logits"], ["scores"]),
+    ]
+    path = folder / f"digits-{version}.onnx"
+    save_model(path, nodes, weights[5:], inputs=INPUTS, outputs=OUTPUTS)
+    return model_file(path, version)
+
+
+def _branch(names: Sequence[str], weights: Sequence[TensorProto]) -> GraphProto:
+    """A chain of products with these weights."""
+    steps = ["flat", *(f"{name}.out" for name in names)]
+    nodes = [helper.make_node("MatMul", [steps[at], name], [steps[at + 1]]) for at, name in enumerate(names)]
+    result = helper.make_tensor_value_info(steps[-1], TensorProto.FLOAT, None)
+    return helper.make_graph(nodes, names[0], [], [result], list(weights))
 
 
 def frame(folder: Path) -> ModelFile:
