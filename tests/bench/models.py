@@ -44,7 +44,7 @@ def heavy(folder: Path, version: str = "heavy", *, megabytes: int = 150) -> Mode
         "big2": chance.normal(0, 0.01, (width, 10)),
         "small0": chance.normal(0, 0.2, (64, 32)),
         "small1": chance.normal(0, 0.2, (32, 10)),
-        "never": np.float32(1e30),
+        "never": np.array(1e30),
     }
     weights = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in floats.items()]
     branches = {

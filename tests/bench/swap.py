@@ -9,9 +9,10 @@ times over TCP, whether or not answers came, in a process of its own and, where 
 that it measures the endpoint and not its own waiting.
 """
 
-import argparse
+import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ import numpy as np
 
 from agent.serving.supervisor import ModelFile
 from tests.agent.serving.kit import children_of
-from tests.bench import load, models
+from tests.bench import load, models, peers
 from tests.bench.device import Device
 from tests.bench.document import Result, median, options, tell
 
@@ -52,12 +53,15 @@ class Window:
 def main() -> int:
     parser = options(str(__doc__).splitlines()[0])
     parser.add_argument("--no-peers", action="store_true", help="do not install and measure other servers")
+    parser.add_argument("--peers", type=Path, default=peers.home(), help="folder where they are installed")
     asked = parser.parse_args()
-    swaps, heavy = (100, 4) if asked.quick else (1000, 12)
+    swaps, heavy, others = (100, 4, 2) if asked.quick else (1000, 12, 6)
     with tempfile.TemporaryDirectory(prefix="flotilla-bench-") as name:
-        results = [*small(Path(name), swaps), *large(Path(name), heavy)]
-        if not asked.no_peers:
-            results += peers(Path(name), asked)
+        results = small(Path(name), swaps)
+        own, gap = large(Path(name), heavy)
+        results += own
+        for kind in () if asked.no_peers else peers.ALL:
+            results += beside(kind(asked.peers), Path(name), others, gap)
     return tell("swap", results, as_json=asked.json)
 
 
@@ -65,13 +69,13 @@ def main() -> int:
 
 
 @contextmanager
-def asking(address: str, folder: Path, *, rate: float = RATE) -> Iterator["Asking"]:
+def asking(address: str, folder: Path, *, binary: bool = True) -> Iterator["Asking"]:
     """A paced load that goes on until `Asking.stop`."""
     flag = folder / "asking"
     flag.touch()
-    request = load.infer("digits", {"image": models.DIGIT})
+    request = load.infer("digits", {"image": models.DIGIT}) if binary else in_json()
     with load.elsewhere() as run:
-        found = Asking(flag, run(ask_urgently, address, [request], rate=rate, seconds=_LONGEST_SECONDS, flag=flag))
+        found = Asking(flag, run(ask_urgently, address, [request], rate=RATE, seconds=_LONGEST_SECONDS, flag=flag))
         try:
             yield found
         finally:
@@ -95,6 +99,12 @@ def ask_urgently(address: str, requests: Sequence[bytes], **settings: Any) -> lo
     return load.paced(address, requests, **settings)
 
 
+def in_json() -> bytes:
+    entry = {"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": models.DIGIT.ravel().tolist()}
+    body = json.dumps({"inputs": [entry]}).encode()
+    return load.http("/v2/models/digits/infer", body, method="POST", headers={"Content-Type": "application/json"})
+
+
 def during(seen: load.Load, window: Window, percent: float = 99) -> float:
     """This percentile of the latencies, in seconds, of requests due in the window."""
     inside = (seen.starts >= window.begin) & (seen.starts < window.end) & (seen.statuses == 200)
@@ -104,8 +114,10 @@ def during(seen: load.Load, window: Window, percent: float = 99) -> float:
 def gap_ms(seen: load.Load, window: Window) -> float:
     """Longest time between two right answers, of which at least one came in the window."""
     ends = np.sort((seen.starts + seen.latencies)[seen.statuses == 200])
-    first = max(int(np.searchsorted(ends, window.begin)) - 1, 0)
-    last = min(int(np.searchsorted(ends, window.end)) + 1, len(ends))
+    first = int(np.searchsorted(ends, window.begin)) - 1
+    last = int(np.searchsorted(ends, window.end)) + 1
+    if first < 0 or last > len(ends):
+        return float("inf")  # no answer before it or none after it
     return float(np.diff(ends[first:last]).max()) * 1e3
 
 
@@ -173,8 +185,8 @@ def small(folder: Path, count: int) -> list[Result]:
     ]
 
 
-def large(folder: Path, count: int) -> list[Result]:
-    """150 MB of weights swapped in, in turn with sham swaps."""
+def large(folder: Path, count: int) -> tuple[list[Result], float]:
+    """150 MB of weights swapped in, in turn with sham swaps; also the median of the longest gaps, in milliseconds."""
     light, heavy = models.digits(folder, "1"), models.heavy(folder)
     windows: list[Window] = []
     outside: list[Window] = []
@@ -195,7 +207,8 @@ def large(folder: Path, count: int) -> list[Result]:
                 idle(PAUSE_SECONDS / 2)
                 swap(device, light, heavy)
             seen = client.stop()
-    return judge(seen, windows, outside)
+    gap = statistics.median(gap_ms(seen, window) for window in windows if window.kind == "swap")
+    return judge(seen, windows, outside), gap
 
 
 def judge(seen: load.Load, windows: Sequence[Window], outside: Sequence[Window]) -> list[Result]:
@@ -222,8 +235,40 @@ def judge(seen: load.Load, windows: Sequence[Window], outside: Sequence[Window])
     ]
 
 
-def peers(folder: Path, asked: argparse.Namespace) -> list[Result]:
-    return []
+def beside(peer: peers.Peer, folder: Path, count: int, ours_ms: float) -> list[Result]:
+    """The same swap of 150 MB under the same load on another server, by its own way of loading over HTTP."""
+    if not peer.swaps:
+        print(f"{peer.name} is left out: it cannot replace a model that is loaded", file=sys.stderr)
+        return []
+    light, heavy = models.digits(folder, "1"), models.heavy(folder)
+    windows: list[Window] = []
+    try:
+        peer.install()
+        with peer.serving([light]), asking(peer.http, folder, binary=peer.binary) as client:
+            time.sleep(WARM_SECONDS)
+            for file in [heavy, light] * (count + 1):
+                begin = time.monotonic()
+                peer.load(file)
+                windows.append(Window(file.version, begin, time.monotonic()))
+                time.sleep(PAUSE_SECONDS)
+            seen = client.stop()
+    except peers.Missing as missing:
+        print(f"{peer.name} is left out: {missing}", file=sys.stderr)
+        return []
+    measured = [window for window in windows[2:] if window.kind == "heavy"]
+    gaps = [gap_ms(seen, window) for window in measured]
+    took = median([window.milliseconds for window in measured])
+    goal = 0.1 if isinstance(peer, peers.Triton) else None
+    return [
+        Result(
+            f"150 MB: longest gap against {peer.name}'s, medians",
+            round(ours_ms / statistics.median(gaps), 4),
+            "x",
+            goal,
+        ),
+        Result(f"  {peer.name}: longest gap, median", median(gaps), "ms", peer={"ours": round(ours_ms, 2)}),
+        Result(f"  {peer.name}: one swap", took, "ms", peer={"failed requests": float(seen.failed)}),
+    ]
 
 
 if __name__ == "__main__":
