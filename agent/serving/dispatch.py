@@ -4,7 +4,8 @@ A request that names no version goes to the routed version of its model; while t
 other loaded version of the model (stand-by); while there is none, it waits, bounded in number and time. A worker
 works in order, so the oldest request it holds is the one it executes, with those that it may have joined. When it
 dies, these are tried once more, each by itself, then given up (one may be what kills workers); the others go on
-elsewhere as if nothing happened.
+elsewhere as if nothing happened. An answer that is the model's fault is tried once on another loaded version: while
+a new one is on probation, clients do not notice.
 
 A model that is held takes requests although none of its versions is loaded: they wait for the next one, as they
 would for a worker. A model that nobody can serve answers with the reason that was given for it.
@@ -235,6 +236,23 @@ class Dispatch:
         if entry.leaving and not entry.held:
             actions.extend(self._drop(key))
         return ticket, actions
+
+    def elsewhere(self, key: Key, number: int, fresh: int, now: float) -> list[Action] | None:
+        """The model of `key` failed on request `number`: another version has it now, as `fresh`. None: nobody can."""
+        entry = self._versions.get(key)
+        ticket = entry.held.get(number) if entry else None
+        if entry is None or ticket is None or ticket.retried or ticket.gone or ticket.version is not None:
+            return None
+        other = next((name for name in self.versions(key[0]) if name != key and self.is_up(name)), None)
+        if other is None:
+            return None
+        _, actions = self.answered(key, number, now)
+        there = self._versions[other]
+        ticket.number, ticket.retried, ticket.held_by = fresh, True, other
+        ticket.began = None if there.held else now
+        there.held[fresh] = ticket  # beyond its window: it is one
+        self.redispatched += 1
+        return [*actions, Send(other, ticket)]
 
     def lost(self, key: Key, now: float) -> list[Action]:
         """The worker of `key` is gone; nobody writes to the places of its requests any more."""

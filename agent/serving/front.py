@@ -187,7 +187,6 @@ class Front:
 
     def _lose(self, key: dispatch.Key) -> None:
         self._forget_worker(key)
-        self.accounts.lost(key)
         self._perform(self.table.lost(key, time.monotonic()))
 
     def _forget_worker(self, key: dispatch.Key) -> None:
@@ -195,9 +194,12 @@ class Front:
         if data is not None:
             self.loop.remove_reader(data.fileno())
             data.close()
+        self.accounts.lost(key)
 
     def _answer(self, key: dispatch.Key, reply: worker_wire.Reply) -> None:
         now = time.monotonic()
+        if reply.error in _MODELS_FAULT and self._tried_elsewhere(key, reply, now):
+            return
         ticket, actions = self.table.answered(key, reply.number, now)
         pending = self.pending.pop(reply.number, None)
         if ticket is None or pending is None:
@@ -218,6 +220,17 @@ class Front:
 
     def _give_back(self, pending: Pending, reply_bytes: int) -> None:
         self.arena.release(pending.slot, request_bytes=pending.body_bytes, reply_bytes=reply_bytes)
+
+    def _tried_elsewhere(self, key: dispatch.Key, reply: worker_wire.Reply, now: float) -> bool:
+        """Whether another version has the request now, as a new number: traces of the first do not concern it."""
+        self.number += 1
+        if (actions := self.table.elsewhere(key, reply.number, self.number, now)) is None:
+            return False
+        pending = self.pending[self.number] = self.pending.pop(reply.number)
+        error = observations.ERRORS[reply.error] or "internal"
+        self.accounts.failed(key, now - pending.since, error)
+        self._perform(actions)
+        return True
 
     # What dispatch decided
 
@@ -324,6 +337,7 @@ class Front:
         self.loop.call_later(_SWEEP_SECONDS, self.sweep)
 
 
+_MODELS_FAULT: Final = frozenset({worker_wire.NOT_FINITE, worker_wire.INTERNAL})
 _GIVEN_UP: Final = {
     "worker-died": (500, "the process that ran model '{model}' died twice on this request; it will not be tried again"),
     "timeout": (503, "model '{model}' did not answer in time"),

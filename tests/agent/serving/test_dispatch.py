@@ -239,3 +239,38 @@ def test_the_queue_is_bounded_for_each_model() -> None:
     taken = [made.submit(Ticket(number, "a", None, 10.0), 0.0) for number in range(3)]
     assert [isinstance(entry, Refusal) for entry in taken] == [False, False, True]
     assert made.submit(Ticket(9, "b", None, 10.0), 0.0) == []
+
+
+def test_what_one_model_cannot_answer_another_version_tries_once_under_a_new_number() -> None:
+    made = table(NEW, OLD)
+    asked = ticket(1)
+    made.submit(asked, 0.0)
+    assert made.elsewhere(NEW, 1, 2, 0.1) == [Send(OLD, asked)]
+    assert (asked.number, asked.held_by, asked.began) == (2, OLD, 0.1)
+    assert made.answered(NEW, 1, 0.2) == (None, [])  # it has nothing more to do with it
+    assert made.elsewhere(OLD, 2, 3, 0.3) is None  # once is enough
+    assert made.answered(OLD, 2, 0.3)[0] is asked
+
+
+def test_nobody_else_tries_what_named_its_version_or_has_no_client_or_no_stand_by() -> None:
+    made = table(NEW, OLD)
+    named, left = ticket(1, "2"), ticket(2)
+    for asked in (named, left):
+        made.submit(asked, 0.0)
+    left.gone = True
+    assert [made.elsewhere(NEW, number, 9, 0.1) for number in (1, 2, 3)] == [None, None, None]
+    alone = table(OLD)
+    alone.submit(ticket(1), 0.0)
+    assert alone.elsewhere(OLD, 1, 2, 0.1) is None
+
+
+def test_a_version_that_hands_on_its_last_request_takes_the_next_and_may_leave() -> None:
+    made = table(NEW, OLD)
+    first, second = ticket(1), ticket(2)
+    made.submit(first, 0.0)
+    made.submit(second, 0.0)
+    made.route("m", "1", 0.0)
+    made.detach(NEW, 0.0)
+    made.elsewhere(NEW, 1, 3, 0.1)
+    assert second.began == 0.1
+    assert made.elsewhere(NEW, 2, 4, 0.2) == [Drained(NEW), Send(OLD, second)]
