@@ -9,6 +9,8 @@
                  observations ●: what was seen, on its way to telemetry and probation
     worker_scheduling: who gets the processor first, in the front and in every worker
 
+    trial, worker: worker_sandbox (worker_landlock, worker_seccomp) shuts each in before it opens a model
+
 Start with supervisor (what the agent calls), then front and dispatch (one request), then worker. A front that dies
 is replaced while the daemon holds the listening sockets; a worker that dies is replaced while another version, or
 the queue, takes its requests; all of them end with the daemon (worker_leash). The worker family, fork_server and

@@ -5,6 +5,7 @@ The file is sparse: its size is only a promise of addresses, memory is what was 
 I/O: disk.
 """
 
+import fcntl
 import mmap
 import os
 from typing import Final
@@ -17,9 +18,10 @@ _KEEP: Final = 256 * 1024  # of each half of the others; what lies beyond is giv
 
 
 def create(queue_limit: int) -> int:
-    """A new arena for a queue of this length, as a file descriptor."""
-    descriptor = os.memfd_create("flotilla-arena", os.MFD_CLOEXEC)
+    """A new arena for a queue of this length, as a file descriptor. Its size is sealed: a worker cannot shorten it."""
+    descriptor = os.memfd_create("flotilla-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, (queue_limit + _SPARE) * SLOT_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from typing import Any, Final
 
 from agent.serving.channel import ChannelClosedError
@@ -37,6 +38,7 @@ class Forks:
         self._spawning: dict[int, asyncio.Future[int]] = {}
         self._exits: dict[int, asyncio.Future[str]] = {}
         self._handles: dict[int, int] = {}  # process descriptors: a process id may come back, these do not
+        self._unconfined: set[str] = set()  # what was logged
 
     async def spawn(self, job: dict[str, Any], control: socket.socket) -> int:
         """Process id of a new worker that holds `control` and does `job`.
@@ -63,6 +65,13 @@ class Forks:
         if handle is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
+
+    def unconfined(self, missing: Iterable[str]) -> None:
+        """A worker says what its sandbox could not take away; it is logged once."""
+        new = set(missing) - self._unconfined
+        self._unconfined |= new
+        if new:
+            logger.warning("this kernel confines workers less than it could missing=%r", "; ".join(sorted(new)))
 
     def forget(self, pid: int) -> None:
         """The worker has ended."""

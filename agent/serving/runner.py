@@ -225,6 +225,7 @@ class Runner:
         news = json.loads(message)
         if "failed" in news:
             raise LoadError(f"{self.file.model} {self.file.version} does not load: {news['failed']}")
+        self._forks.unconfined(news.get("unconfined", ()))
         return float(news["ready"]), str(news["class"])
 
     async def _see_off(self, pid: int) -> None:

@@ -2,11 +2,13 @@
 
     python -m agent.serving.trial     one JSON request on stdin, one JSON verdict on stdout
 
-    {"model", "golden", "providers", "threads", "tolerance": {"absolute", "relative"}, "memory_bytes", "cpu_seconds"}
-    {"passed", "reason", "detail", "worst": {output: {"absolute", "relative"}}, "latency_ms", "provider"}
+    {"model", "golden", "providers", "threads", "tolerance": {"absolute", "relative"}, "memory_bytes", "cpu_seconds",
+     "writable": folders for compiled engines}
+    {"passed", "reason", "detail", "worst": {output: {"absolute", "relative"}}, "latency_ms", "provider",
+     "unconfined": what this kernel has no means against}
 
-Python 3.10 syntax: runs under the interpreter that has onnxruntime. Limits are set before onnxruntime is
-imported. A process that ends without a verdict has failed: a crash or a limit took it.
+Python 3.10 syntax: runs under the interpreter that has onnxruntime. The sandbox (worker_sandbox) is entered before
+onnxruntime is imported. A process that ends without a verdict has failed: a crash or a limit took it.
 
 I/O: disk, process, clock.
 """
@@ -23,12 +25,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.serving import worker_sandbox
+
 CPU = "CPUExecutionProvider"
 _DEFAULT_CPU_SECONDS = 300
 _LATENCY_RUNS = 5
-_NEW_NETWORK, _NEW_USER = 0x40000000, 0x10000000  # for unshare(2)
 _END_WITH_PARENT = 1  # for prctl(2)
 _TINY = 1e-12
+_OUT_OF_MEMORY = "it needs more than the memory limit of {:.1f} GiB"
 
 
 class TrialFailed(Exception):  # noqa: N818 - reads as what it is
@@ -40,33 +44,26 @@ class TrialFailed(Exception):  # noqa: N818 - reads as what it is
         self.detail = detail
 
 
-def confine(request: Mapping[str, Any]) -> None:
-    """Give up memory beyond the limit, processor time, core files, writing of files and the network."""
+def confine(request: Mapping[str, Any]) -> Sequence[str]:
+    """Give up memory and processor time beyond the limits, other files, other processes and the network.
+
+    What this kernel could not take away comes back, as texts.
+    """
     cpu_only = set(request["providers"]) <= {CPU}
-    limits = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CPU: int(request.get("cpu_seconds", _DEFAULT_CPU_SECONDS)),
-    }
+    missing: list[str] = []
+    limits = {"processor time": (resource.RLIMIT_CPU, int(request.get("cpu_seconds", _DEFAULT_CPU_SECONDS)))}
     if cpu_only and request.get("memory_bytes"):  # accelerators reserve far more addresses than they use
-        limits[resource.RLIMIT_AS] = int(request["memory_bytes"])
-    if not cpu_only:  # engines are built and cached in files
-        del limits[resource.RLIMIT_FSIZE]
-    for kind, value in limits.items():
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        limits["memory"] = (resource.RLIMIT_AS, int(request["memory_bytes"]))
+    for name, (kind, value) in limits.items():
+        try:
+            worker_sandbox.limit(kind, value)
+        except (OSError, ValueError) as error:
+            missing.append(f"the limit of {name} ({error})")
     with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_END_WITH_PARENT, signal.SIGKILL)
-        if cpu_only:
-            _leave_network(libc.unshare)
-
-
-def _leave_network(unshare: Any) -> None:
-    """An empty network namespace, where the kernel allows it."""
-    if unshare(_NEW_NETWORK) != 0:
-        unshare(_NEW_NETWORK | _NEW_USER)
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+    folders = {os.path.dirname(os.path.abspath(str(request[name]))) for name in ("model", "golden")}
+    writable = [str(folder) for folder in request.get("writable", ())]
+    return [*missing, *worker_sandbox.enter(readable=sorted(folders), writable=writable, accelerator=not cpu_only)]
 
 
 def examine(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +83,7 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     except worker_session.NoProviderError as error:
         raise TrialFailed("E_PROVIDER", str(error)) from None
     except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common root
-        raise TrialFailed("E_LOAD", f"the model does not load: {_first_line(error)}") from None
+        raise TrialFailed("E_LOAD", f"the model does not load: {_why(error, request)}") from None
     with np.load(str(request["golden"]), allow_pickle=False) as golden:
         arrays = {name: golden[name] for name in golden.files}
     inputs = {spec.name: _array(arrays, "input", spec.name) for spec in session.inputs}
@@ -95,7 +92,7 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         got = session.run(inputs)
     except Exception as error:  # noqa: BLE001 - as above
-        raise TrialFailed("E_LOAD", f"the model does not run: {_first_line(error)}") from None
+        raise TrialFailed("E_LOAD", f"the model does not run: {_why(error, request)}") from None
     worst = _compare(got, wanted, request["tolerance"])
     return {
         "passed": True,
@@ -183,6 +180,18 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:500]
 
 
+def _why(error: BaseException, request: Mapping[str, Any]) -> str:
+    """Its first line; onnxruntime's many words for a full memory become one."""
+    text = _first_line(error)
+    if isinstance(error, MemoryError) or any(word in text for word in ("bad_alloc", "ailed to allocate memory")):
+        return _OUT_OF_MEMORY.format(_gibibytes(request)) + f" ({text})"
+    return text
+
+
+def _gibibytes(request: Mapping[str, Any]) -> float:
+    return float(request.get("memory_bytes") or 0) / 2**30
+
+
 def judge(request: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict, whatever happens."""
     try:
@@ -190,7 +199,7 @@ def judge(request: Mapping[str, Any]) -> dict[str, Any]:
     except TrialFailed as error:
         failed = error
     except MemoryError:
-        failed = TrialFailed("E_LOAD", "the memory limit of {} bytes was hit".format(request.get("memory_bytes")))
+        failed = TrialFailed("E_LOAD", _OUT_OF_MEMORY.format(_gibibytes(request)))
     except Exception as error:  # noqa: BLE001 - the verdict on anything unforeseen is "failed"
         failed = TrialFailed("E_LOAD", f"{type(error).__name__}: {_first_line(error)}")
     return {
@@ -207,8 +216,8 @@ def main() -> None:
     request = json.load(sys.stdin)
     verdict_file = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for the verdict
-    confine(request)
-    json.dump(judge(request), verdict_file)
+    unconfined = confine(request)
+    json.dump({**judge(request), "unconfined": unconfined}, verdict_file)
     verdict_file.flush()
     os._exit(0)  # the model's memory goes with the process; no destructor of its may hang
 

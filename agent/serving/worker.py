@@ -21,7 +21,15 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from agent.serving import worker_batch, worker_oip, worker_probe, worker_scheduling, worker_session, worker_wire
+from agent.serving import (
+    worker_batch,
+    worker_oip,
+    worker_probe,
+    worker_sandbox,
+    worker_scheduling,
+    worker_session,
+    worker_wire,
+)
 
 _MICRO = 1000  # nanoseconds
 _IDLE_MS = 2  # without a request for so long, what was answered is probed
@@ -35,9 +43,10 @@ class NotFiniteError(Exception):
 
 
 def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
-    """Load, say so, answer until told to end. Does not return."""
+    """Shut oneself in, load, say so, answer until told to end. Does not return."""
     priority = worker_scheduling.Priority(worker_scheduling.WORKER if job["realtime"] else 0, guarded=True)
     try:
+        unconfined = _confine(job)
         session, took = _load(job, priority)
     except BaseException as error:  # noqa: BLE001 - whatever it was, the daemon is told before this process ends
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -46,11 +55,22 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
     scheduled = priority.rise()
     if scheduled == worker_scheduling.REALTIME:
         priority.guard()
-    control.send(json.dumps({"ready": took, "provider": session.provider, "class": scheduled}).encode())
+    control.send(
+        json.dumps({"ready": took, "provider": session.provider, "class": scheduled, "unconfined": unconfined}).encode()
+    )
     gc.freeze()  # what is there now stays: collections look only at what is new
     Worker(control, session, job).run()
     priority.leave()
     os._exit(0)
+
+
+def _confine(job: Mapping[str, Any]) -> Sequence[str]:
+    """The sandbox. `writable` of the job: where compiled engines are kept. What this kernel lacks."""
+    return worker_sandbox.enter(
+        readable=[os.path.dirname(os.path.abspath(job["path"]))],
+        writable=job.get("writable", ()),
+        accelerator=any(name != worker_session.CPU for name in job["providers"]),
+    )
 
 
 def _load(job: Mapping[str, Any], priority: worker_scheduling.Priority) -> tuple[worker_session.Session, float]:

@@ -5,11 +5,13 @@ I/O: process, disk, tasks.
 
 import asyncio
 import json
+import logging
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,8 @@ from agent.update import reasons
 from shared import signing
 from shared.errors import BadInputError
 from shared.manifest import Tolerance
+
+logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 _PROVIDERS: Final = "import json, onnxruntime as o; print(json.dumps(o.get_available_providers()))"
@@ -35,6 +39,7 @@ class Trial(BaseModel):
     detail: str = ""
     latency_ms: float | None = None
     provider: str | None = None
+    unconfined: tuple[str, ...] = ()  # what the sandbox had no means against on this kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class SelfTest:
     python: str | None  # interpreter that has onnxruntime; None: our own
     timeout_seconds: float
     memory_bytes: int
+    _told: set[str] = field(default_factory=set)
 
     async def run(self, *, model: Path, golden: Path, providers: Sequence[str], tolerance: Tolerance) -> Trial:
         """What came of it; a child that hangs, dies or babbles has failed."""
@@ -58,12 +64,14 @@ class SelfTest:
         trial = interpreter.command("agent.serving.trial", python=self.python)
         found = await self._child(trial, json.dumps(request).encode())
         if found is None:
-            return _failed(reasons.SELF_TEST_TIMEOUT, f"no answer within {self.timeout_seconds:g} s")
+            return _failed(reasons.SELF_TEST_TIMEOUT, f"the trial took longer than {self.timeout_seconds:g} s")
         code, answer, words = found
         try:
-            return Trial.model_validate(signing.strict_json(answer, limit_bytes=MAX_ANSWER_BYTES))
+            verdict = Trial.model_validate(signing.strict_json(answer, limit_bytes=MAX_ANSWER_BYTES))
         except (BadInputError, ValidationError):
-            return _failed(reasons.LOAD, f"the trial ended with {_exit(code)}: {words[-500:]}".rstrip(": "))
+            return _failed(reasons.LOAD, f"the trial {self._exit(code, words)}: {words[-500:]}".rstrip(": "))
+        self._tell(verdict.unconfined)
+        return verdict
 
     async def providers(self) -> tuple[str, ...] | None:
         """What the installed runtime offers; None without a runtime."""
@@ -87,6 +95,36 @@ class SelfTest:
             await _end(child)
         return child.returncode or 0, answer, words.decode(errors="replace").strip()
 
+    def _tell(self, unconfined: Sequence[str]) -> None:
+        """Log once what this kernel lacks."""
+        new = set(unconfined) - self._told
+        self._told.update(new)
+        if new:
+            logger.warning("this kernel confines trials less than it could missing=%r", "; ".join(sorted(new)))
+
+    def _exit(self, code: int, words: str) -> str:
+        """How a child ended that gave no verdict."""
+        if "bad_alloc" in words:
+            return f"ran into the memory limit of {self.memory_bytes / 2**30:.1f} GiB"
+        if code < 0:
+            return _SIGNALS.get(-code, "crashed ({})").format(_name(-code))
+        return f"ended with exit code {code} and without a verdict"
+
+
+_SIGNALS: Final[Mapping[int, str]] = {
+    signal.SIGKILL: "was killed ({}), as systems do when memory runs out",
+    signal.SIGXCPU: "took longer than its processor time ({})",
+    signal.SIGSYS: "asked the system for something forbidden ({})",
+    signal.SIGTERM: "was ended ({})",
+}
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
 
 async def _end(child: Process) -> None:
     if child.returncode is None:
@@ -98,10 +136,6 @@ def _environment(*, own: bool) -> Mapping[str, str]:
     """Little of ours; where our packages lie only for our own interpreter, another one has its own."""
     names = {"PATH", "HOME", "LD_LIBRARY_PATH", "LANG", *(("PYTHONPATH",) if own else ())}
     return {**{name: os.environ[name] for name in names if name in os.environ}, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _exit(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _failed(reason: str, detail: str) -> Trial:

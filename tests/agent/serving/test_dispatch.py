@@ -190,6 +190,8 @@ def test_the_trouble_of_one_model_does_not_hide_another() -> None:
     assert refused is not None
     assert unknown is not None
     assert (refused.status, unknown.status) == (503, 404)
+
+
 def batching(*up: tuple[str, str], rows: int = 3) -> Dispatch:
     made = table(*up, limit=40)
     for key in up:

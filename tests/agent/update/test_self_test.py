@@ -42,9 +42,13 @@ async def test_other_answers_fail(tmp_path: Path, models: list[bytes]) -> None:
 @pytest.mark.parametrize(
     ("script", "reason", "said"),
     [
-        ("exec sleep 60", "E_SELF_TEST_TIMEOUT", "no answer"),
-        ("kill -SEGV $$", "E_LOAD", "signal 11"),
-        ("echo boom >&2; exit 3", "E_LOAD", "exit code 3: boom"),
+        ("kill -XCPU $$", "E_LOAD", "took longer than its processor time (SIGXCPU)"),
+        ("kill -SYS $$", "E_LOAD", "forbidden (SIGSYS)"),
+        ("kill -KILL $$", "E_LOAD", "killed (SIGKILL), as systems do when memory runs out"),
+        ("echo std::bad_alloc >&2; kill -ABRT $$", "E_LOAD", "memory limit of 1.0 GiB"),
+        ("exec sleep 60", "E_SELF_TEST_TIMEOUT", "took longer than 1 s"),
+        ("kill -SEGV $$", "E_LOAD", "crashed (SIGSEGV)"),
+        ("echo boom >&2; exit 3", "E_LOAD", "exit code 3 and without a verdict: boom"),
         ('echo \'{"passed": 1, "passed": 2}\'', "E_LOAD", "exit code 0"),
         ("head -c 3000000 /dev/zero", "E_LOAD", "exit code 0"),
     ],
