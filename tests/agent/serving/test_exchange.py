@@ -137,9 +137,11 @@ async def test_a_model_in_safe_mode_says_why_and_lives(tmp_path: Path, digits: D
         front = next(pid for pid, line in children_of(os.getpid()).items() if "agent.serving.front" in line)
         os.kill(front, signal.SIGKILL)
         await running.until(lambda: front not in children_of(os.getpid()))
-        answer = await http.post(ROW, content=body(digits))
+        async with httpx2.AsyncClient(base_url=f"http://{running.url}") as anew:  # the connections died with the front
+            answer = await anew.post(ROW, content=body(digits))
         assert "both slots are bad" in answer.json()["error"]  # the next front was told
         await running.serving.load(model_file(digits_model, "1.0.0"))
         await running.serving.route("digits", "1.0.0")
-        assert (await http.get("/v2/health/ready")).status_code == 200
-        assert (await http.post(ROW, content=body(digits))).status_code == 200
+        async with httpx2.AsyncClient(base_url=f"http://{running.url}") as anew:
+            assert (await anew.get("/v2/health/ready")).status_code == 200
+            assert (await anew.post(ROW, content=body(digits))).status_code == 200
