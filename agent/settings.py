@@ -34,6 +34,8 @@ class ServingSettings(Section):
     uds_path: Path | None = None  # None: <state_dir>/inference.sock
     grpc_host: str = "127.0.0.1"
     grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = 8601  # 0: any free port; None: no gRPC
+    # Who may hand over tensors in memory that he shares: only clients of the Unix socket, or also of TCP and gRPC.
+    shared_memory: Literal["off", "unix", "loopback"] = "unix"
     worker_python: str | None = None  # interpreter that has onnxruntime; None: our own
     providers: tuple[str, ...] | None = None  # None: those of the release, best first
     threads: PositiveInt = 1  # of one inference

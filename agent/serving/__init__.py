@@ -4,6 +4,7 @@
                  replies ●, documents ●: what needs no worker        |  requests and answers lie in the arena
     gRPC client -> grpc_door (a process: grpc_schema, grpc_translate ●, grpc_questions ●) -> grpc_front -> front
                  accounts: what answers leave behind                 |  worker_plan ●, worker_batch ●: do it once
+                 lending (clients, regions): memory of clients -> worker_regions
     daemon:  supervisor -> runner, one per loaded version            |  worker_wire ●: who has which place in it
                  gate (child: front)   door (child: grpc_door)   forking (child: fork_server -> forks the workers)
                  observations ●: what was seen, on its way to telemetry and probation

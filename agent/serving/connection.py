@@ -6,6 +6,7 @@ I/O: network, tasks, clock.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._half_closed = False
         self.touched = time.monotonic()
         self.ticket: object | None = None  # the front's, of the request in work
+        self.user: int | None = None  # the front's: who asks, once that was looked up
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -98,6 +100,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._stream.midway or not self._take_whole(nbytes):
             self._stream.feed(_scratch[:nbytes])
             self._pump()
+
+    @property
+    def socket(self) -> socket.socket:
+        """For questions about the other end."""
+        if self._transport is None:
+            raise RuntimeError("the connection is closed")
+        return cast(socket.socket, self._transport.get_extra_info("socket"))
 
     def eof_received(self) -> bool:
         self._half_closed = True

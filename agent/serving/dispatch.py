@@ -34,6 +34,7 @@ class Ticket:
     retried: bool = False
     alone: bool = False  # not to be joined with others: one of a batch that killed its worker
     gone: bool = False
+    lent: bool = False  # it names memory of its client, who may have taken that away: not to be tried again
     held_by: Key | None = None
     began: float | None = None  # executing since
 
@@ -47,7 +48,7 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     ticket: Ticket
-    error: str  # "worker-died", "timeout", "gone" (the version was unloaded)
+    error: str  # "worker-died", "memory" (perhaps of the client's), "timeout", "gone" (the version was unloaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,11 @@ class Dispatch:
         """Whether its worker is at work, watched by `expire`."""
         entry = self._versions.get(key)
         return entry is not None and bool(entry.held)
+
+    def executing(self, key: Key) -> list[Ticket]:
+        """Requests that its worker may be running now."""
+        entry = self._versions.get(key)
+        return entry.executing() if entry else []
 
     def answering(self, model: str) -> str | None:
         """The version that would answer now."""
@@ -267,8 +273,9 @@ class Dispatch:
         actions: list[Action] = []
         for ticket in reversed(held):
             executing = ticket in suspects
-            if ticket.gone or (executing and ticket.retried):
-                actions.append(GiveUp(ticket, "timeout" if hung else "worker-died"))
+            if ticket.gone or (executing and (ticket.retried or ticket.lent)):
+                died = "memory" if ticket.lent else "worker-died"
+                actions.append(GiveUp(ticket, "timeout" if hung else died))
                 continue
             if executing:
                 ticket.retried = ticket.alone = True

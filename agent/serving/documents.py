@@ -12,7 +12,10 @@ from agent.serving.worker_batch import possible
 from agent.serving.worker_wire import Reply
 
 SERVER_NAME: Final = "flotilla"
-EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
+EXTENSIONS: Final = (
+    *("binary_tensor_data", "classification", "model_configuration", "model_repository"),
+    *("statistics", "system_shared_memory"),
+)
 _PLATFORM: Final = "onnxruntime_onnx"
 
 

@@ -5,7 +5,7 @@
     control socket (daemon)   in:  {"order": number, "do": "expect", "attach" (with the data socket), "route",
                                    "hold", "explain", "detach" or "open", ...}
                               out: {"done": order}, {"drained": [model, version]}, {"hang": [model, version]},
-                                   {"class": scheduling class}, or records of observations.py
+                                   {"class": scheduling class}, {"regions": how many}, or records of observations.py
 
 Decisions are dispatch.py's; this module carries them out.
 
@@ -32,9 +32,12 @@ from agent.serving.accounts import Accounts
 from agent.serving.arena import Arena
 from agent.serving.connection import Body, Connection
 from agent.serving.framing import Head
+from agent.serving.lending import CALLS, USER_HEADER, Lending, Offer
 from agent.serving.outbox import Outbox
+from agent.serving.pending import Pending, given_up, kind
 from agent.serving.replies import infer_header, local_answer
 from agent.serving.wakefulness import Wakefulness
+from agent.serving.worker_wire import NOBODY
 
 _TICK_SECONDS: Final = 0.05
 _SWEEP_SECONDS: Final = 5.0
@@ -43,19 +46,6 @@ _BURST: Final = 32  # messages of one worker before the others have their turn
 
 # Filled and consumed within one call of the event loop, so all workers share it.
 _news: Final = memoryview(bytearray(worker_wire.MAX_MESSAGE))
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A request that a worker has or will have."""
-
-    ticket: dispatch.Ticket
-    connection: Connection
-    slot: int
-    offset: int
-    body_bytes: int
-    json_bytes: int
-    since: float
 
 
 @dataclass(slots=True)
@@ -67,6 +57,7 @@ class Front:
     timeout_seconds: float
     table: dispatch.Dispatch
     server_version: str
+    offer: Offer  # of shared memory
     loop: asyncio.AbstractEventLoop
     priority: worker_scheduling.Priority
     workers: dict[dispatch.Key, socket.socket] = field(default_factory=dict)
@@ -79,9 +70,11 @@ class Front:
     wakefulness: Wakefulness | None = None
     opening: asyncio.Event = field(default_factory=asyncio.Event)
     accounts: Accounts = field(init=False)
+    lending: Lending = field(init=False)
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self._record)
+        self.lending = Lending(self.offer, lambda: self.workers, lambda count: self._tell({"regions": count}))
 
     @property
     def tallies(self) -> dict[dispatch.Key, documents.Tally]:
@@ -106,7 +99,10 @@ class Front:
             self._record(map(observations.pack, feedback))
             connection.respond(status, document)
             return
-        answer = local_answer(self, route)
+        if route.call in CALLS:
+            answer = self.lending.answer(route, self._user(connection, head), bytes(body.memory))
+        else:
+            answer = local_answer(self, route)
         connection.respond(answer.status, answer.body, content_type=answer.content_type, extra=answer.extra)
 
     def _infer(self, connection: Connection, head: Head, route: routes.Route, body: Body) -> None:
@@ -121,7 +117,8 @@ class Front:
             return
         self.number += 1
         ticket = dispatch.Ticket(self.number, model, route.version, now + self.timeout_seconds)
-        self.pending[ticket.number] = Pending(ticket, connection, slot, body.offset, body.size, json_bytes, now)
+        user = self._user(connection, head) if self.lending.any else NOBODY
+        self.pending[ticket.number] = Pending(ticket, connection, slot, body.offset, body.size, json_bytes, now, user)
         actions = self.table.submit(ticket, now)
         if isinstance(actions, dispatch.Refusal):
             del self.pending[ticket.number]
@@ -130,6 +127,11 @@ class Front:
         connection.ticket = ticket
         self._perform(actions)
         self._keep_ticking()
+
+    def _user(self, connection: Connection, head: Head) -> int:
+        if connection.user is None or USER_HEADER in head.headers:
+            connection.user = self.lending.user(connection.socket, head.headers)
+        return connection.user
 
     def _turn_away(
         self, connection: Connection, route: routes.Route, slot: int, size: int, refusal: dispatch.Refusal
@@ -152,6 +154,7 @@ class Front:
         if key in self.workers:
             self._lose(key)
         data.setblocking(False)
+        self.lending.introduce(data)
         self.workers[key] = data
         self.expect(loaded)
         self.loop.add_reader(data.fileno(), self._hear, key, data)
@@ -187,6 +190,9 @@ class Front:
 
     def _lose(self, key: dispatch.Key) -> None:
         self._forget_worker(key)
+        if self.lending.any:
+            for pending in [self.pending[ticket.number] for ticket in self.table.executing(key)]:
+                pending.ticket.lent = self.lending.suspected(pending.user, pending.text(self.arena))
         self._perform(self.table.lost(key, time.monotonic()))
 
     def _forget_worker(self, key: dispatch.Key) -> None:
@@ -251,7 +257,13 @@ class Front:
     def _send(self, key: dispatch.Key, ticket: dispatch.Ticket) -> None:
         pending = self.pending[ticket.number]
         request = worker_wire.Request(
-            ticket.number, pending.slot, pending.offset, pending.body_bytes, pending.json_bytes, ticket.alone
+            ticket.number,
+            pending.slot,
+            pending.offset,
+            pending.body_bytes,
+            pending.json_bytes,
+            ticket.alone,
+            pending.user,
         )
         with contextlib.suppress(OSError):  # it died: its end of file is on the way and the request goes elsewhere
             self.workers[key].send(worker_wire.pack_request(request))
@@ -264,11 +276,10 @@ class Front:
         version = ticket.version or self.table.routes.get(ticket.model)
         latency = time.monotonic() - pending.since
         if version is not None:
-            kind = "internal" if error == "gone" else error
-            self.accounts.failed((ticket.model, version), latency, kind)
-        status, text = _GIVEN_UP[error]
+            self.accounts.failed((ticket.model, version), latency, kind(error))
+        status, text = given_up(error, ticket.model)
         retry = {"Retry-After": "1"} if status == 503 else None
-        pending.connection.respond(status, documents.error(text.format(model=ticket.model)), extra=retry)
+        pending.connection.respond(status, documents.error(text), extra=retry)
 
     # The daemon
 
@@ -338,11 +349,6 @@ class Front:
 
 
 _MODELS_FAULT: Final = frozenset({worker_wire.NOT_FINITE, worker_wire.INTERNAL})
-_GIVEN_UP: Final = {
-    "worker-died": (500, "the process that ran model '{model}' died twice on this request; it will not be tried again"),
-    "timeout": (503, "model '{model}' did not answer in time"),
-    "gone": (503, "this version of model '{model}' was just replaced; ask again"),
-}
 
 
 async def run(control: socket.socket, arena: int, settings: dict[str, Any], listeners: list[socket.socket]) -> None:
@@ -355,6 +361,7 @@ async def run(control: socket.socket, arena: int, settings: dict[str, Any], list
         timeout_seconds=settings["timeout_seconds"],
         table=dispatch.Dispatch(queue_limit=settings["queue_limit"], timeout_seconds=settings["timeout_seconds"]),
         server_version=settings["version"],
+        offer=settings["shared_memory"],
         loop=loop,
         wakefulness=Wakefulness(loop, wanted=settings["wakeful"]),
         priority=worker_scheduling.Priority(worker_scheduling.FRONT if settings["realtime"] else 0),

@@ -1,12 +1,13 @@
 """The daemon's side of the front: orders with confirmation, and what the front tells.
 
-I/O: disk, network, process, tasks.
+I/O: disk, network, process, tasks, clock.
 """
 
 import asyncio
 import json
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,24 @@ from agent.serving.worker_scheduling import OFF, REALTIME
 logger = logging.getLogger(__name__)
 
 _ORDER_SECONDS: Final = 5.0
+_MOMENT_SECONDS: Final = 5.0
+
+
+class Lent:
+    """Whether there are regions of shared memory. News of a worker's death may come after that of its regions' end."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._until = -_MOMENT_SECONDS
+
+    def told(self, count: int) -> None:
+        if self._count and not count:
+            self._until = time.monotonic()
+        self._count = count
+
+    @property
+    def recently(self) -> bool:
+        return self._count > 0 or time.monotonic() - self._until < _MOMENT_SECONDS
 
 
 class Gate:
@@ -44,6 +63,7 @@ class Gate:
         self._orders: dict[int, asyncio.Future[None]] = {}
         self._draining: dict[Key, asyncio.Future[None]] = {}
         self.arena = -1
+        self._lent = Lent()
         self.child = Child(
             "front",
             "agent.serving.front",
@@ -98,6 +118,11 @@ class Gate:
             self._draining.pop(key, None)
         return True
 
+    @property
+    def lent(self) -> bool:
+        """Whether clients share memory with workers, or did until a moment ago."""
+        return self._lent.recently
+
     def close(self) -> None:
         if self.arena >= 0:
             os.close(self.arena)
@@ -127,10 +152,13 @@ class Gate:
             self._hung((news["hang"][0], news["hang"][1]))
         elif "class" in news:
             _say_class(news["class"])
+        elif "regions" in news:
+            self._lent.told(news["regions"])
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
     def _gone(self) -> None:
+        self._lent.told(0)
         for waiting in (*self._orders.values(), *self._draining.values()):
             if not waiting.done():
                 waiting.set_exception(ChannelClosedError("the front ended"))

@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf import json_format
 
-from agent.serving import grpc_questions, grpc_schema, grpc_translate, worker_leash
+from agent.serving import clients, grpc_questions, grpc_schema, grpc_translate, lending, worker_leash
 from agent.serving.grpc_front import AbandonedError, Answer, Asking, Front, FrontGoneError
-from agent.serving.worker_wire import MAX_BODY, MAX_MESSAGE
+from agent.serving.worker_wire import MAX_BODY, MAX_MESSAGE, NOBODY
 
 logger = logging.getLogger(__name__)
 
@@ -99,17 +100,34 @@ class Door:
         asking = Asking()
         context.add_callback(asking.abandon)  # called when the client has gone or its deadline has passed
         headers: dict[str, str | int] = {"Inference-Header-Content-Length": len(asked.header)}
+        if asked.regions:
+            headers |= _who(context)
         found = self._front.ask(asked.path, [asked.header, *asked.pieces], headers=headers, asking=asking)
         grpc_translate.fill(answer, _accepted(found).body, found.json_bytes)
 
-    def _tell(self, method: grpc_schema.Method, request: Any, _context: grpc.ServicerContext) -> Any:
+    def _tell(self, method: grpc_schema.Method, request: Any, context: grpc.ServicerContext) -> Any:
         question = grpc_questions.question(method.name, request)
-        found = self._front.ask(question.path, None if question.body is None else [question.body])
+        headers = _who(context) if method.name.startswith(grpc_questions.MEMORY) else {}
+        found = self._front.ask(question.path, None if question.body is None else [question.body], headers=headers)
         if method.name in grpc_questions.HEALTH:
             return method.response(**{method.response.DESCRIPTOR.fields[0].name: found.status == 200})
         body = bytes(_accepted(found).body)
         fields = grpc_questions.fields(method.name, request, body)
         return json_format.ParseDict(fields, method.response(), ignore_unknown_fields=True)
+
+
+def _who(context: grpc.ServicerContext) -> dict[str, str | int]:
+    """The header that says whose shared memory it is about."""
+    return {lending.USER_HEADER: _user(context.peer())}
+
+
+def _user(peer: str) -> int:
+    """`ipv4:127.0.0.1:50412` or `ipv6:%5B::1%5D:50412`. Not remembered: ports change hands."""
+    kind, _, address = unquote(peer).partition(":")
+    host, _, port = address.rpartition(":")
+    if kind not in ("ipv4", "ipv6") or not port.isdigit():
+        return NOBODY
+    return clients.tcp_user((host.strip("[]"), int(port)))
 
 
 def _accepted(answer: Answer) -> Answer:

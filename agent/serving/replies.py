@@ -72,10 +72,12 @@ def local_answer(state: State, route: routes.Route) -> Answer:
                 "explicit model load / unload is not allowed: versions come as signed releases from the manager; "
                 "use `flotilla rollout start`",
             )
-        case routes.Call.MEMORY_STATUS:
+        case routes.Call.GPU_MEMORY_STATUS:
             return Answer(200, b"[]")
-        case routes.Call.MEMORY_CHANGE:
-            return _error(400, "shared memory regions are not available on this endpoint; send binary tensors")
+        case routes.Call.GPU_MEMORY_UNREGISTER:
+            return Answer(200, b"")
+        case routes.Call.GPU_MEMORY_REGISTER:
+            return _error(400, "CUDA shared memory is not offered by this endpoint; use system shared memory")
         case routes.Call.STATS if route.model is None:
             return Answer(200, documents.statistics({key: state.tallies[key] for key in state.table.versions()}))
         case _:

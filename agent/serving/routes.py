@@ -24,7 +24,11 @@ class Call(StrEnum):
     INDEX = "index"
     CHANGE = "change"  # explicit load or unload: refused
     MEMORY_STATUS = "memory-status"
-    MEMORY_CHANGE = "memory-change"
+    MEMORY_REGISTER = "memory-register"
+    MEMORY_UNREGISTER = "memory-unregister"
+    GPU_MEMORY_STATUS = "gpu-memory-status"  # there is none: system memory is shared on a Jetson, too
+    GPU_MEMORY_REGISTER = "gpu-memory-register"
+    GPU_MEMORY_UNREGISTER = "gpu-memory-unregister"
     METRICS = "metrics"
 
 
@@ -33,6 +37,7 @@ class Route:
     call: Call
     model: str | None = None
     version: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,9 @@ class NoRoute:
 
 
 _MODEL: Final = r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
-_MEMORY: Final = r"/v2/(?:system|cuda)sharedmemory(?:/region/[^/]+)?"
+_ONE: Final = r"/region/(?P<region>[^/]+)"
+_MEMORY: Final = rf"/v2/systemsharedmemory(?:{_ONE})?"
+_GPU_MEMORY: Final = rf"/v2/cudasharedmemory(?:{_ONE})?"
 _TABLE: Final = tuple(
     (method, re.compile(pattern), call)
     for method, pattern, call in (
@@ -61,7 +68,11 @@ _TABLE: Final = tuple(
         ("POST", "/v2/repository/index", Call.INDEX),
         ("POST", r"/v2/repository/models/(?P<model>[^/]+)/(?:un)?load", Call.CHANGE),
         ("GET", _MEMORY + "/status", Call.MEMORY_STATUS),
-        ("POST", _MEMORY + "/(?:un)?register", Call.MEMORY_CHANGE),
+        ("POST", "/v2/systemsharedmemory" + _ONE + "/register", Call.MEMORY_REGISTER),
+        ("POST", _MEMORY + "/unregister", Call.MEMORY_UNREGISTER),
+        ("GET", _GPU_MEMORY + "/status", Call.GPU_MEMORY_STATUS),
+        ("POST", "/v2/cudasharedmemory" + _ONE + "/register", Call.GPU_MEMORY_REGISTER),
+        ("POST", _GPU_MEMORY + "/unregister", Call.GPU_MEMORY_UNREGISTER),
         ("GET", "/metrics", Call.METRICS),
     )
 )

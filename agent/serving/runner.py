@@ -25,6 +25,7 @@ from shared.manifest import Tensor
 logger = logging.getLogger(__name__)
 
 _USUAL: Final = ModelServing()
+_MEMORY_GONE: Final = "SIGBUS"
 
 
 class LoadError(RefusedError):
@@ -97,7 +98,9 @@ class Runner:
                 logger.warning("restart failed model=%s version=%s reason=%r", *self.key, error.detail)
             if self._retired:
                 return
-            if self.loaded.done():
+            if how == _MEMORY_GONE and self._gate.lent:  # no fault of the version
+                logger.warning("a client cut shared memory short and a worker died of it model=%s", self.file.model)
+            elif self.loaded.done():
                 self._observe([WorkerDied(*self.key, how)])
             delay = backoff.delay(loop.time() - born)
             logger.warning(

@@ -101,6 +101,7 @@ class Serving:
                         "version": _version(),
                         "wakeful": self._settings.wakeful == "auto",
                         "realtime": self._settings.realtime == "auto",
+                        "shared_memory": self._settings.shared_memory,
                     },
                     prepare=self._tell_all,
                     observe=self._observe,

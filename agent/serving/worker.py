@@ -1,7 +1,7 @@
 """One loaded model version: takes requests from the front, answers in the arena, tells what it saw.
 
     control socket (daemon)   in: the job, then attach (with data socket and arena); out: ready or failed
-    data socket (front)       in: REQUEST; out: REPLY, then TRACES when nobody waits
+    data socket (front)       in: REQUEST, NEWS of shared memory; out: REPLY, then TRACES when nobody waits
 
 Ends when the daemon closes the control socket. A new front attaches anew. Python 3.10 syntax.
 
@@ -15,6 +15,7 @@ import mmap
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -25,13 +26,16 @@ from agent.serving import (
     worker_batch,
     worker_oip,
     worker_probe,
+    worker_regions,
     worker_sandbox,
     worker_scheduling,
     worker_session,
+    worker_tensors,
     worker_wire,
 )
 
 _MICRO = 1000  # nanoseconds
+_ONE_DESCRIPTOR = socket.CMSG_LEN(struct.calcsize("i"))
 _IDLE_MS = 2  # without a request for so long, what was answered is probed
 
 
@@ -124,7 +128,8 @@ class Worker:
         self._control = control
         self._session = session
         self._name = (model, version)
-        self._codec = worker_oip.Codec(model, version, session.inputs, session.outputs)
+        self._regions = worker_regions.Regions()
+        self._codec = worker_oip.Codec(model, version, session.inputs, session.outputs, lent=self._regions.part)
         self._batching = worker_batch.of(job, session.inputs, session.outputs)
         self._data: Optional[socket.socket] = None
         self._arena: Optional[mmap.mmap] = None
@@ -163,6 +168,7 @@ class Worker:
             self._data.close()
         self._data = None
         self._prober.clear()
+        self._regions.clear()
         self._view = memoryview(b"")
         self._arena = None  # unmapped when the last array on it is gone
 
@@ -187,12 +193,16 @@ class Worker:
         if self._data is None:
             raise ConnectionResetError("no front")
         try:
-            message = self._data.recv(worker_wire.REQUEST_MESSAGE, flags)
+            message, extra, _, _ = self._data.recvmsg(worker_wire.REQUEST_MESSAGE, _ONE_DESCRIPTOR, flags)
         except BlockingIOError:
             return None
         if not message:
             raise ConnectionResetError("the front closed the connection")
-        return worker_wire.unpack_request(message)
+        request = worker_wire.unpack_request(message)
+        if isinstance(request, worker_wire.News):
+            self._regions.hear(request, struct.unpack("i", extra[0][2])[0] if extra else -1)
+            return None
+        return request
 
     def _serve(self, request: worker_wire.Request) -> Optional[worker_wire.Request]:
         """Answer it, perhaps with others that wait. A request that was taken and must go by itself comes back."""
@@ -240,7 +250,7 @@ class Worker:
         begin = time.perf_counter_ns()
         try:
             call = self._read(request)
-        except worker_oip.BadRequestError as error:
+        except worker_tensors.BadRequestError as error:
             return self._refuse(request, 400, worker_wire.BAD_REQUEST, str(error)), {}, {}
         return self._run(request, call, begin)
 
@@ -251,7 +261,7 @@ class Worker:
         for request in requests:
             try:
                 good.append((request, self._read(request)))
-            except worker_oip.BadRequestError as error:
+            except worker_tensors.BadRequestError as error:
                 self._send(self._refuse(request, 400, worker_wire.BAD_REQUEST, str(error)), {}, {})
         if self._batching is None:
             return
@@ -271,7 +281,8 @@ class Worker:
     def _read(self, request: worker_wire.Request) -> worker_oip.Call:
         start = request.slot * worker_wire.SLOT_BYTES + request.offset
         body = self._view[start : start + request.body_bytes]
-        return self._codec.parse(body, None if request.json_bytes == worker_wire.NO_HEADER else request.json_bytes)
+        json_bytes = None if request.json_bytes == worker_wire.NO_HEADER else request.json_bytes
+        return self._codec.parse(body, json_bytes, request.user)
 
     def _run(self, request: worker_wire.Request, call: worker_oip.Call, begin: int) -> Answer:
         parsed = time.perf_counter_ns()
@@ -292,6 +303,8 @@ class Worker:
             header, tail = self._codec.reply(call, results)
         except NotFiniteError as error:
             return self._refuse(request, 500, worker_wire.NOT_FINITE, str(error), call.request_id), {}, {}
+        except worker_tensors.BadRequestError as error:
+            return self._refuse(request, 400, worker_wire.BAD_REQUEST, str(error), call.request_id), {}, {}
         except Exception as error:  # noqa: BLE001 - one request's fault must not take the worker
             text = f"the answer cannot be written: {(str(error).splitlines() or [type(error).__name__])[0]}"
             return self._refuse(request, 500, worker_wire.INTERNAL, text, call.request_id), {}, {}
@@ -314,7 +327,7 @@ class Worker:
             call.request_id,
             _classes(results) if call.request_id else (),
         )
-        return reply, call.inputs, results
+        return reply, worker_probe.own(call.inputs) if call.lent else call.inputs, results
 
     def _refuse(
         self, request: worker_wire.Request, status: int, kind: int, text: str, call_id: str = ""

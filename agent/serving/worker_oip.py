@@ -7,33 +7,31 @@ I/O: none.
 """
 
 import json
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from agent.serving import worker_plan
+from agent.serving import worker_plan, worker_tensors
+from agent.serving.worker_tensors import BadRequestError
+from agent.serving.worker_wire import NOBODY
 
 Parsed = dict[str, Any]
-_WORTH_A_VIEW = 4096  # bytes: below it a copy is cheaper
-
-
-class BadRequestError(Exception):
-    """What the client sent cannot be answered; the text is for the client."""
+Lent = Callable[[int, Parsed, bool], memoryview]
 
 
 class Wanted:
-    """One output that the client asks for."""
+    """One output that the client asks for; `place`: in its own memory."""
 
-    def __init__(self, name: str, binary: bool, classes: int = 0) -> None:
+    def __init__(self, name: str, binary: bool, classes: int = 0, place: "memoryview | None" = None) -> None:
         self.name = name
         self.binary = binary
         self.classes = classes
+        self.place = place
 
 
 class Call:
-    """A parsed request."""
+    """A parsed request. `lent`: some inputs lie in memory of the client, which is its own again after the answer."""
 
     def __init__(
         self,
@@ -41,27 +39,35 @@ class Call:
         inputs: dict[str, np.ndarray],
         wanted: Sequence[Wanted],
         plan: "worker_plan.Plan | None" = None,
+        lent: bool = False,
     ) -> None:
         self.request_id = request_id
         self.inputs = inputs
         self.wanted = wanted
         self.plan = plan
+        self.lent = lent
 
 
 class Codec:
-    """Reads and writes bodies for one model. `inputs` and `outputs` have name, datatype, dtype and shape."""
+    """Reads and writes bodies for one model. `inputs` and `outputs` have name, datatype, dtype and shape.
 
-    def __init__(self, model: str, version: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    `lent` finds memory that a client shares: of a user, named by the parameters of a tensor, to write there or not.
+    """
+
+    def __init__(
+        self, model: str, version: str, inputs: Sequence[Any], outputs: Sequence[Any], *, lent: "Lent | None" = None
+    ) -> None:
         self._model = model
         self._version = version
+        self._lent_by = lent or _nothing_lent
         self._inputs = {spec.name: spec for spec in inputs}
         self._outputs = {spec.name: spec for spec in outputs}
         self._plans: worker_plan.Kept[worker_plan.Plan] = worker_plan.Kept()
 
-    def parse(self, body: memoryview, json_bytes: int | None) -> Call:
+    def parse(self, body: memoryview, json_bytes: int | None, user: int = NOBODY) -> Call:
         """The call in `body`, of which the first `json_bytes` are JSON (None: all of it; 0: raw single input).
 
-        Arrays of binary inputs are views into `body`.
+        Arrays of binary inputs are views into `body`, or into shared memory of `user`.
 
         Raises:
             BadRequestError: with the text for the client.
@@ -69,30 +75,30 @@ class Codec:
         if json_bytes == 0:
             return self._raw(body)
         if json_bytes is None:
-            return self._read(bytes(body), body[:0])
+            return self._read(bytes(body), body[:0], user)
         head, tail = bytes(body[:json_bytes]), body[json_bytes:]
         request_id, known = worker_plan.without_id(head)
         plan = self._plans.get(known)
         if plan is not None and plan.tail_bytes == len(tail):
             return Call(request_id, plan.read(tail), plan.wanted, plan)
-        call = self._read(head, tail)
+        call = self._read(head, tail, user)
         if call.plan is not None and call.request_id == request_id:
             self._plans.keep(known, call.plan)
         return call
 
-    def _read(self, head: bytes, tail: memoryview) -> Call:
+    def _read(self, head: bytes, tail: memoryview, user: int) -> Call:
         document = _document(head)
         request_id = document.get("id", "")
         if not isinstance(request_id, str):
             raise BadRequestError("Unable to parse 'id': attempt to access JSON non-string as string")
         try:
-            inputs, sizes = self._read_inputs(document, tail)
-            wanted = self._read_wanted(document)
+            inputs, sizes, lent = self._read_inputs(document, tail, user)
+            wanted = self._read_wanted(document, user)
         except BadRequestError as error:
             prefix = f"[request id: {request_id}] " if request_id else ""
             raise BadRequestError(prefix + str(error)) from None
-        plain = all(self._outputs[entry.name].datatype != "BYTES" for entry in wanted)
-        return Call(request_id, inputs, wanted, worker_plan.plan_of(inputs, sizes, wanted) if plain else None)
+        plain = all(self._outputs[entry.name].datatype != "BYTES" and entry.place is None for entry in wanted)
+        return Call(request_id, inputs, wanted, worker_plan.plan_of(inputs, sizes, wanted) if plain else None, lent)
 
     def reply(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[Any]]:
         """JSON part and binary parts, each a buffer of bytes (none: the reply is plain JSON)."""
@@ -104,7 +110,7 @@ class Codec:
         if head is None:
             head, _ = self._write(Call("", call.inputs, call.wanted), results)
             call.plan.keep_head(shapes, head)
-        return worker_plan.with_id(call.request_id, head), [_raw_bytes(array) for array in arrays]
+        return worker_plan.with_id(call.request_id, head), [worker_tensors.raw_bytes(array) for array in arrays]
 
     def _write(self, call: Call, results: Mapping[str, np.ndarray]) -> tuple[bytes, list[Any]]:
         entries: list[dict[str, Any]] = []
@@ -113,15 +119,22 @@ class Codec:
             array = results[wanted.name]
             datatype = self._outputs[wanted.name].datatype
             if wanted.classes:
-                array, datatype = _classification(array, wanted.classes), "BYTES"
+                array, datatype = worker_tensors.best_classes(array, wanted.classes), "BYTES"
             entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": list(array.shape)}
-            if wanted.binary:
-                raw = _packed_text(array) if datatype == "BYTES" else _raw_bytes(array)
+            if wanted.place is not None:  # no word of it in the answer: perf_analyzer stumbles over parameters here
+                _deliver(
+                    wanted,
+                    worker_tensors.packed_text(array) if datatype == "BYTES" else worker_tensors.raw_bytes(array),
+                )
+            elif wanted.binary:
+                raw = worker_tensors.packed_text(array) if datatype == "BYTES" else worker_tensors.raw_bytes(array)
                 entry["parameters"] = {"binary_data_size": len(raw)}
                 tail.append(raw)
             else:
                 entry["data"] = (
-                    [_text(item) for item in array.ravel()] if datatype == "BYTES" else array.ravel().tolist()
+                    [worker_tensors.plain_text(item) for item in array.ravel()]
+                    if datatype == "BYTES"
+                    else array.ravel().tolist()
                 )
             entries.append(entry)
         document: dict[str, Any] = {"id": call.request_id} if call.request_id else {}
@@ -146,12 +159,15 @@ class Codec:
         array = self._binary(spec, shape, body)
         return Call("", {spec.name: array}, [Wanted(name, True) for name in self._outputs])
 
-    def _read_inputs(self, document: Parsed, tail: memoryview) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        """The inputs in their order, and how many bytes those that came in `tail` take there."""
+    def _read_inputs(
+        self, document: Parsed, tail: memoryview, user: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, int], bool]:
+        """The inputs in their order, how many bytes those that came in `tail` take there, and if others are lent."""
         entries = _list(document, "inputs", required=True)
         found: dict[str, np.ndarray] = {}
         sizes: dict[str, int] = {}
         at = 0
+        lent = False
         for entry in entries:
             name, shape, datatype, parameters = _described(entry)
             spec = self._inputs.get(name)
@@ -161,12 +177,12 @@ class Codec:
                 raise BadRequestError(f"input '{name}' already exists in request")
             self._check(spec, datatype, shape)
             if "shared_memory_region" in parameters:
-                raise BadRequestError(
-                    "Unable to find shared memory region: '{}'".format(parameters["shared_memory_region"])
-                )
+                found[name] = self._lent(spec, shape, self._lent_by(user, parameters, False))
+                lent = True
+                continue
             size = parameters.get("binary_data_size")
             if size is None:
-                found[name] = _from_json(name, spec, shape, entry)
+                found[name] = worker_tensors.from_json(name, spec, shape, entry)
                 continue
             if not _is_count(size) or at + size > len(tail):
                 raise BadRequestError(f"unexpected end of request: input '{name}' needs {size} bytes")
@@ -182,7 +198,14 @@ class Codec:
             )
         if at != len(tail):
             raise BadRequestError(f"unexpected additional input data for model '{self._model}'")
-        return found, sizes
+        return found, sizes, lent
+
+    def _lent(self, spec: Any, shape: list[int], part: memoryview) -> np.ndarray:
+        """An input in memory of the client. Only what cannot lead a model astray is used where it lies."""
+        if spec.datatype == "BYTES":
+            return self._binary(spec, shape, memoryview(bytes(part)))
+        array = self._binary(spec, shape, part)
+        return array.copy() if array.dtype.kind in "iu" and array.dtype.itemsize > 2 else array
 
     def _check(self, spec: Any, datatype: str, shape: list[int]) -> None:
         if datatype != spec.datatype:
@@ -200,9 +223,9 @@ class Codec:
             )
 
     def _binary(self, spec: Any, shape: list[int], data: memoryview) -> np.ndarray:
-        count = _elements(shape)
+        count = worker_tensors.elements(shape)
         if spec.datatype == "BYTES":
-            return _unpacked_text(spec.name, data, count).reshape(shape)
+            return worker_tensors.unpacked_text(spec.name, data, count).reshape(shape)
         if len(data) != count * spec.dtype.itemsize:
             raise BadRequestError(
                 f"input byte size mismatch for input '{spec.name}' for model '{self._model}'. Expected "
@@ -213,7 +236,7 @@ class Codec:
         array = np.frombuffer(data, dtype=spec.dtype).reshape(shape)
         return array if array.flags.aligned else array.copy()
 
-    def _read_wanted(self, document: Parsed) -> list[Wanted]:
+    def _read_wanted(self, document: Parsed, user: int) -> list[Wanted]:
         parameters = _parameters(document)
         default = bool(parameters.get("binary_data_output", False))
         entries = _list(document, "outputs", required=False)
@@ -225,12 +248,11 @@ class Codec:
             if name not in self._outputs:
                 raise BadRequestError(f"unexpected inference output '{name}' for model '{self._model}'")
             own = _parameters(entry)
-            if "shared_memory_region" in own:
-                raise BadRequestError("Unable to find shared memory region: '{}'".format(own["shared_memory_region"]))
+            place = self._lent_by(user, own, True) if "shared_memory_region" in own else None
             classes = own.get("classification", 0)
             if not _is_count(classes):
                 raise BadRequestError("Unable to parse 'classification': not a positive number")
-            wanted.append(Wanted(name, bool(own.get("binary_data", default)), classes))
+            wanted.append(Wanted(name, bool(own.get("binary_data", default)), classes, place))
         return wanted
 
 
@@ -273,103 +295,26 @@ def _described(entry: Any) -> tuple[str, list[int], str, Parsed]:
     return name, shape, entry["datatype"], _parameters(entry)
 
 
-def _from_json(name: str, spec: Any, shape: list[int], entry: Parsed) -> np.ndarray:
-    data = entry.get("data")
-    if not isinstance(data, list):
-        raise BadRequestError(f"Unable to parse 'data' of input '{name}': attempt to access JSON non-array as array")
-    if spec.datatype == "FP16":
+def _deliver(wanted: Wanted, raw: Any) -> None:
+    """Put an output where its client wants it."""
+    place = wanted.place
+    if place is None:
+        raise ValueError("the output has no place of its own")
+    if len(raw) > len(place):
         raise BadRequestError(
-            f"sending FP16 data via JSON is not supported. Please use the binary data format for input '{name}'"
+            f"shared memory size specified with the request for output '{wanted.name}' ({len(place)} bytes) should be "
+            f"at least {len(raw)} bytes to hold the results"
         )
-    try:
-        array = _flat_text(data) if spec.datatype == "BYTES" else np.array(data)
-    except (ValueError, OverflowError, RecursionError):
-        raise BadRequestError("Unable to parse 'data': Shape does not match true shape of 'data' field") from None
-    if array.size != _elements(shape):
-        raise BadRequestError("Unable to parse 'data': Shape does not match true shape of 'data' field")
-    if array.size and spec.datatype != "BYTES" and not _converts(array, spec.dtype):
-        raise BadRequestError(f"Unable to parse 'data' of input '{name}': values are not all {spec.datatype}")
-    return array.astype(spec.dtype).reshape(shape)
-
-
-def _converts(array: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether JSON numbers of this kind can be what the model takes without losing their meaning."""
-    if dtype.kind == "f":
-        return array.dtype.kind in "fiu"
-    if dtype.kind == "b":
-        return bool(array.dtype.kind == "b" or (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()))
-    if array.dtype.kind not in "iu":
-        return False
-    limits = np.iinfo(dtype)
-    return bool(int(array.min()) >= limits.min and int(array.max()) <= limits.max)
-
-
-def _flat_text(data: Any) -> np.ndarray:
-    items: list[str] = []
-    stack = [data]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list):
-            stack.extend(reversed(item))
-        elif isinstance(item, str):
-            items.append(item)
-        else:
-            raise ValueError("not text")
-    return np.array(items, dtype=np.object_)
-
-
-def _unpacked_text(name: str, data: memoryview, count: int) -> np.ndarray:
-    items: list[str] = []
-    at = 0
-    while at + 4 <= len(data) and len(items) < count:
-        (length,) = struct.unpack_from("<I", data, at)
-        at += 4
-        if at + length > len(data):
-            break
-        items.append(bytes(data[at : at + length]).decode("utf-8", "surrogateescape"))
-        at += length
-    if len(items) != count or at != len(data):
-        raise BadRequestError(f"expected {count} string elements for inference input '{name}', got {len(items)}")
-    return np.array(items, dtype=np.object_)
-
-
-def _raw_bytes(array: np.ndarray) -> Any:
-    """The values as a buffer of bytes, without a copy where it is large."""
-    if array.nbytes < _WORTH_A_VIEW or not array.flags.c_contiguous:
-        return array.tobytes()
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _packed_text(array: np.ndarray) -> bytes:
-    parts: list[bytes] = []
-    for item in array.ravel():
-        raw = item if isinstance(item, bytes) else str(item).encode("utf-8", "surrogateescape")
-        parts.append(struct.pack("<I", len(raw)) + raw)
-    return b"".join(parts)
-
-
-def _classification(array: np.ndarray, count: int) -> np.ndarray:
-    """`score:index` of the best classes of each row."""
-    rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
-    best = np.argsort(-rows, axis=1, kind="stable")[:, :count]
-    text = [[f"{rows[row, index]:f}:{index}" for index in line] for row, line in enumerate(best)]
-    return np.array(text, dtype=np.object_).reshape(best.shape if array.ndim > 1 else best.shape[1:])
-
-
-def _text(item: Any) -> str:
-    return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+    place[: len(raw)] = raw
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _elements(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
 def _joined(shape: Sequence[int]) -> str:
     return ",".join(str(size) for size in shape)
+
+
+def _nothing_lent(_user: int, parameters: Parsed, _write: bool) -> memoryview:
+    raise BadRequestError("Unable to find shared memory region: '{}'".format(parameters["shared_memory_region"]))

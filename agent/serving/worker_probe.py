@@ -69,6 +69,11 @@ class Prober:
             yield from _probe_group(group)
 
 
+def own(inputs: Arrays) -> Arrays:
+    """Copies of what will be looked at, for inputs that are somebody else's after the answer."""
+    return {name: probes.sparse(array).copy() for name, array in inputs.items()}
+
+
 def _probe_group(group: list[_Answered]) -> Iterator[worker_wire.Trace]:
     first = group[0]
     if len(group) == 1:

@@ -1,6 +1,7 @@
 """Messages between front and worker, one SEQPACKET datagram each. Bodies lie in the shared arena.
 
-    front -> worker   REQUEST  number, slot, where the body begins in it, its bytes, bytes of its JSON part
+    front -> worker   REQUEST  number, slot, where the body begins in it, its bytes, bytes of its JSON part, the user
+    front -> worker   NEWS     a client's memory came (with a descriptor) or went
     worker -> front   REPLY    number, status, kind of error, bytes of reply and of its JSON part, times, id, classes
     worker -> front   TRACES   several numbers, each with feature values: later, when no client waits
 
@@ -9,6 +10,7 @@ Python 3.10 syntax: also runs under the worker's interpreter.
 I/O: none.
 """
 
+import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -23,11 +25,13 @@ NO_HEADER = 0xFFFFFFFF  # the whole body is JSON: no Inference-Header-Content-Le
 MAX_MESSAGE = 64 * 1024
 MAX_ROWS = 256  # of one request in a trace; more are thinned out evenly
 MAX_ID = 256
-REQUEST_MESSAGE = 256  # room for a REQUEST
+REQUEST_MESSAGE = 512  # room for a REQUEST or NEWS
+NOBODY = 0xFFFFFFFF  # a client of whom is not known which user it is: it has no shared memory
 
 OK, BAD_REQUEST, NOT_FINITE, INTERNAL = 0, 1, 2, 6  # positions in observations.ERRORS
 
-_REQUEST = struct.Struct("<QIIQIB")
+_NEWS = bytes(8)  # how NEWS begin; numbers of requests begin at 1
+_REQUEST = struct.Struct("<QIIQIBI")
 _REPLY = struct.Struct("<BQHBQIIIIIIBHH")
 _TRACE = struct.Struct("<QI")
 _FEATURES = struct.Struct("<HH")
@@ -43,6 +47,18 @@ class Request(NamedTuple):
     body_bytes: int
     json_bytes: int  # NO_HEADER: all of it
     alone: int = 0  # 1: not to be joined with others, it may be what kills workers
+    user: int = NOBODY  # who asks: the shared memory of others is not his
+
+
+class News(NamedTuple):
+    """Memory that a client shares, which came or went."""
+
+    user: int
+    name: str
+    offset: int = 0
+    size: int = 0
+    writable: bool = False
+    gone: bool = False
 
 
 class Reply(NamedTuple):
@@ -70,7 +86,14 @@ def pack_request(request: Request) -> bytes:
     return _REQUEST.pack(*request)
 
 
-def unpack_request(data: bytes) -> Request:
+def pack_news(news: News) -> bytes:
+    return _NEWS + json.dumps(news, ensure_ascii=False).encode()
+
+
+def unpack_request(data: bytes) -> "Request | News":
+    """What the front sent to a worker."""
+    if data.startswith(_NEWS):
+        return News(*json.loads(data[len(_NEWS) :]))
     return Request._make(_REQUEST.unpack(data))
 
 

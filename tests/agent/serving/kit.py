@@ -19,6 +19,7 @@ INPUTS = (Tensor(name="image", datatype="FP32", shape=(-1, 1, 8, 8)),)
 OUTPUTS = (Tensor(name="scores", datatype="FP32", shape=(-1, 10)),)
 COUNT = (Tensor(name="count", datatype="INT64", shape=()),)
 TOTAL = (Tensor(name="total", datatype="FP32", shape=()),)
+WIDE = (*COUNT, Tensor(name="x", datatype="FP32", shape=(-1,)))
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,25 @@ def _value(tensor: Tensor) -> onnx.ValueInfoProto:
 
 def loop_model(folder: Path) -> Path:
     """A model `loop` that counts to its input: for ever, if that is large."""
+    path = folder / "loop.onnx"
+    save_model(path, counting("total"), inputs=COUNT, outputs=TOTAL)
+    return path
+
+
+def wide_model(folder: Path) -> Path:
+    """A model `wide` that counts to its first input before it looks at its second."""
+    path = folder / "wide.onnx"
+    nodes = [
+        *counting("counted"),
+        helper.make_node("Add", ["x", "counted"], ["more"]),
+        helper.make_node("ReduceSum", ["more"], ["total"], keepdims=0),
+    ]
+    save_model(path, nodes, inputs=WIDE, outputs=TOTAL)
+    return path
+
+
+def counting(output: str) -> list[onnx.NodeProto]:
+    """Nodes that count to the input `count`, one step after the other."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["cond"], ["cond_out"]),
@@ -72,14 +92,11 @@ def loop_model(folder: Path) -> Path:
             helper.make_tensor_value_info("value_out", TensorProto.FLOAT, []),
         ],
     )
-    nodes = [
+    return [
         helper.make_node("Constant", [], ["true"], value=helper.make_tensor("t", TensorProto.BOOL, [], [1])),
         helper.make_node("Constant", [], ["start"], value=helper.make_tensor("s", TensorProto.FLOAT, [], [2.0])),
-        helper.make_node("Loop", ["count", "true", "start"], ["total"], body=body),
+        helper.make_node("Loop", ["count", "true", "start"], [output], body=body),
     ]
-    path = folder / "loop.onnx"
-    save_model(path, nodes, inputs=COUNT, outputs=TOTAL)
-    return path
 
 
 def model_file(

@@ -37,7 +37,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     weights[:, 7] = 1.0
     nodes = [helper.make_node("MatMul", ["image", "w"], ["scores"])]
     save_model(path, nodes, [numpy_helper.from_array(weights, "w")], inputs=IMAGE, outputs=SCORES)
-    async with endpoint(tmp_path, grpc_port=0) as found:
+    async with endpoint(tmp_path, grpc_port=0, shared_memory="loopback") as found:
         await found.serving.load(model_file(path, "1.0.0", inputs=IMAGE, outputs=SCORES))
         await found.serving.route("digits", "1.0.0")
         yield found
@@ -52,7 +52,7 @@ async def test_the_python_on_the_page_runs(running: Running, capsys: pytest.Capt
     for code in blocks("python"):
         await asyncio.to_thread(exec, code, dict(names))
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"{number} 7 1.0.0" for number in range(3)] * 2 + [
+    assert lines == [f"{number} 7 1.0.0" for number in range(3)] * 3 + [
         "{'id': 'frame-0', 'model_version': '1.0.0', 'correct': True}"
     ]
 

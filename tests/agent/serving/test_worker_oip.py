@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.serving.worker_oip import BadRequestError, Codec
+from agent.serving.worker_oip import Codec
 from agent.serving.worker_session import NUMPY
+from agent.serving.worker_tensors import BadRequestError
 
 
 def spec(name: str, datatype: str, shape: tuple[int, ...]) -> Any:
