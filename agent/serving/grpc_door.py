@@ -56,6 +56,7 @@ class Door:
 
     def __init__(self, front: Front) -> None:
         self._front = front
+        self.address = ("", 0)  # where clients reach it, once that is known
 
     def handlers(self, protocol: grpc_schema.Protocol) -> grpc.GenericRpcHandler:
         """What `grpc.server` needs to serve `protocol`."""
@@ -101,13 +102,13 @@ class Door:
         context.add_callback(asking.abandon)  # called when the client has gone or its deadline has passed
         headers: dict[str, str | int] = {"Inference-Header-Content-Length": len(asked.header)}
         if asked.regions:
-            headers |= _who(context)
+            headers |= self._who(context)
         found = self._front.ask(asked.path, [asked.header, *asked.pieces], headers=headers, asking=asking)
         grpc_translate.fill(answer, _accepted(found).body, found.json_bytes)
 
     def _tell(self, method: grpc_schema.Method, request: Any, context: grpc.ServicerContext) -> Any:
         question = grpc_questions.question(method.name, request)
-        headers = _who(context) if method.name.startswith(grpc_questions.MEMORY) else {}
+        headers = self._who(context) if method.name.startswith(grpc_questions.MEMORY) else {}
         found = self._front.ask(question.path, None if question.body is None else [question.body], headers=headers)
         if method.name in grpc_questions.HEALTH:
             return method.response(**{method.response.DESCRIPTOR.fields[0].name: found.status == 200})
@@ -115,19 +116,17 @@ class Door:
         fields = grpc_questions.fields(method.name, request, body)
         return json_format.ParseDict(fields, method.response(), ignore_unknown_fields=True)
 
+    def _who(self, context: grpc.ServicerContext) -> dict[str, str | int]:
+        """The header that says whose shared memory it is about. Not remembered: ports change hands."""
+        kind, _, address = context.peer().partition(":")  # as `ipv4:127.0.0.1:50412` or `ipv6:%5B::1%5D:50412`
+        user = clients.tcp_user(_named(address), self.address) if kind in ("ipv4", "ipv6") else NOBODY
+        return {lending.USER_HEADER: user}
 
-def _who(context: grpc.ServicerContext) -> dict[str, str | int]:
-    """The header that says whose shared memory it is about."""
-    return {lending.USER_HEADER: _user(context.peer())}
 
-
-def _user(peer: str) -> int:
-    """`ipv4:127.0.0.1:50412` or `ipv6:%5B::1%5D:50412`. Not remembered: ports change hands."""
-    kind, _, address = unquote(peer).partition(":")
-    host, _, port = address.rpartition(":")
-    if kind not in ("ipv4", "ipv6") or not port.isdigit():
-        return NOBODY
-    return clients.tcp_user((host.strip("[]"), int(port)))
+def _named(address: str) -> tuple[str, int]:
+    """Host and port; no host where it is not an address."""
+    host, _, port = unquote(address).rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdigit() else ("", 0)
 
 
 def _accepted(answer: Answer) -> Answer:
@@ -175,8 +174,10 @@ def open_door(settings: dict[str, Any]) -> tuple[grpc.Server, int]:
         ],
     )
     front = Front(Path(settings["uds_path"]), timeout_seconds=2 * settings["timeout_seconds"] + _SLACK_SECONDS)
-    server.add_generic_rpc_handlers((Door(front).handlers(grpc_schema.load()),))
+    door = Door(front)
+    server.add_generic_rpc_handlers((door.handlers(grpc_schema.load()),))
     port = server.add_insecure_port(settings["address"])
+    door.address = (_named(settings["address"])[0], port)
     server.start()
     return server, port
 

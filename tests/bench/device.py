@@ -2,7 +2,7 @@
 
 with Device(folder, http_port=0) as device:     settings of ServingSettings
     device.load(models.digits(folder))          loads and routes
-    device.tcp, device.unix                     addresses for tests.bench.load
+    device.tcp, device.unix                     addresses for tests.bench.load; device.grpc where a port was asked for
 """
 
 import asyncio
@@ -36,6 +36,7 @@ class Device:
         )  # fmt: skip
         where = self._answer()
         self.tcp, self.unix = f"127.0.0.1:{where['http_port']}", str(where["unix"])
+        self.grpc: str | None = where["grpc"]
 
     @property
     def pid(self) -> int:
@@ -111,7 +112,7 @@ async def _serve(folder: Path, settings: ServingSettings) -> None:
     serving = Serving(settings, state_dir=folder, observe=observe)
     running = asyncio.create_task(serving.run())
     endpoints = await asyncio.wait_for(serving.started(), 30)
-    _tell({"http_port": endpoints.http_port, "unix": str(endpoints.uds_path)})
+    _tell({"http_port": endpoints.http_port, "unix": str(endpoints.uds_path), "grpc": endpoints.grpc})
     lines = asyncio.StreamReader(_LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():

@@ -192,7 +192,9 @@ def test_regions_give_their_files_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
-def test_the_user_at_the_other_end_is_found(family: socket.AddressFamily, tmp_path: Path) -> None:
+def test_the_user_at_the_other_end_is_found(
+    family: socket.AddressFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hosts = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}
     address = hosts.get(family, str(tmp_path / "s"))
     with socket.socket(family) as listener:
@@ -206,11 +208,24 @@ def test_the_user_at_the_other_end_is_found(family: socket.AddressFamily, tmp_pa
             served, _ = listener.accept()
             with served:
                 assert clients.user_of(served) == ME
-                if family != socket.AF_UNIX:
-                    assert clients.tcp_user(client.getsockname()[:2]) == ME
-    assert clients.tcp_user(("127.0.0.1", 1)) == NOBODY
-    assert clients.tcp_user(("203.0.113.9", 80)) == NOBODY
-    assert clients.tcp_user(("no address", 80)) == NOBODY
+                if family == socket.AF_UNIX:
+                    return
+                ends = client.getsockname()[:2], listener.getsockname()[:2]
+                assert clients.tcp_user(*ends) == ME
+                assert clients.tcp_user(ends[0], ("0.0.0.0", ends[1][1])) == ME
+                monkeypatch.setattr(clients, "_asked", no_netlink)
+                assert clients.tcp_user(*ends) == ME
+                assert clients.tcp_user(ends[0], (ends[1][0], 1)) == NOBODY
+
+
+def no_netlink(*_: object) -> int:
+    raise PermissionError(1, "not allowed")
+
+
+def test_whoever_is_not_at_the_other_end_is_nobody() -> None:
+    assert clients.tcp_user(("127.0.0.1", 1), ("127.0.0.1", 2)) == NOBODY
+    assert clients.tcp_user(("203.0.113.9", 80), ("203.0.113.9", 81)) == NOBODY
+    assert clients.tcp_user(("no address", 80), ("127.0.0.1", 81)) == NOBODY
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
