@@ -26,6 +26,7 @@ import numpy as np
 
 NO_ANSWER: Final = 0  # as a status: refused, reset or timed out
 _TIMEOUT_SECONDS: Final = 30.0
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 _RECEIVE_BYTES: Final = 256 * 1024
 _DATATYPES: Final = {
     "float32": "FP32", "float64": "FP64", "float16": "FP16", "int64": "INT64", "int32": "INT32", "int8": "INT8",
@@ -114,8 +115,9 @@ class Client:
         self._address = address
         self._received = bytearray(_RECEIVE_BYTES)
         self._filled = 0
-        self._ends: int | None = None  # of the answer in `_received`, once its head is there
-        self._body = 0
+        self._body = 0  # where it begins in `_received`; 0: the head is not yet there
+        self._ends: int | None = None  # where the answer ends, once that is known
+        self._chunked = False
         self.status = NO_ANSWER
         self.end = connect(address)
 
@@ -131,7 +133,7 @@ class Client:
         return self.status
 
     def send(self, request: bytes) -> None:
-        self._filled, self._ends = 0, None
+        self._begin()
         self.end.sendall(request)
 
     def ready(self) -> bool:
@@ -147,13 +149,15 @@ class Client:
         if count == 0:
             raise ConnectionResetError("the server closed the connection")
         self._filled += count
-        if self._ends is None:
+        if self._body == 0:
             self._read_head()
+        if self._chunked and self._received.endswith(_LAST_CHUNK, 0, self._filled):
+            self._ends = self._filled
         return self._ends is not None and self._filled >= self._ends
 
     @property
     def body(self) -> bytes:
-        """Of the last answer."""
+        """Of the last answer; with the sizes of its chunks, where it came in chunks."""
         return bytes(self._received[self._body : self._ends])
 
     @property
@@ -163,7 +167,7 @@ class Client:
     def reconnect(self) -> None:
         """A new connection; waits a little when there is none to be had."""
         self.end.close()
-        self._filled, self._ends = 0, None
+        self._begin()
         try:
             self.end = connect(self._address)
         except OSError:
@@ -173,6 +177,9 @@ class Client:
     def close(self) -> None:
         self.end.close()
 
+    def _begin(self) -> None:
+        self._filled, self._body, self._ends, self._chunked = 0, 0, None, False
+
     def _read_head(self) -> None:
         stop = self._received.find(b"\r\n\r\n", 0, self._filled)
         if stop < 0:
@@ -180,9 +187,12 @@ class Client:
         self.status = int(self._received[9:12])
         head = bytes(self._received[:stop]).lower()
         at = head.find(b"\r\ncontent-length:")
-        if at < 0:
-            raise ConnectionError("an answer without a length (chunked?) is not understood here")
         self._body = stop + 4
+        self._chunked = at < 0
+        if self._chunked:
+            if b"chunked" not in head:
+                raise ConnectionError("an answer without a length is not understood here")
+            return
         self._ends = self._body + int(head[at + 17 :].partition(b"\r\n")[0])
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from agent.serving.supervisor import ModelFile
+from tests.agent.serving.kit import children_of
 
 _CODE: Final = Path(__file__).parent / "peer_code"
 _START_SECONDS: Final = 120.0
@@ -66,6 +67,11 @@ class Peer(ABC):
     @property
     def grpc(self) -> str:
         return f"127.0.0.1:{self._ports[1]}"
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """All its processes."""
+        return [] if self._process is None else [self._process.pid, *children_of(self._process.pid)]
 
     @property
     def python(self) -> Path:
