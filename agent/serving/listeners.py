@@ -1,4 +1,4 @@
-"""The sockets that clients connect to. The daemon holds them, so they outlive any front.
+"""The sockets that clients connect to. The daemon holds them, so they outlive any front; systemd the daemon's.
 
 I/O: disk, network.
 """
@@ -6,12 +6,15 @@ I/O: disk, network.
 import contextlib
 import socket
 import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from agent.serving import listener_store
 from agent.settings import ServingSettings
 from shared.errors import BrokenError
+from shared.notify import Handed
 
 _BACKLOG: Final = 1024
 _MAX_PATH: Final = 107  # of a Unix socket, in bytes
@@ -39,44 +42,63 @@ class Listeners:
     tcp: socket.socket
     unix: socket.socket
     endpoints: Endpoints
+    stored: bool  # systemd keeps the Unix socket for the next run, which needs its path
 
     def close(self) -> None:
         self.tcp.close()
         self.unix.close()
-        with contextlib.suppress(OSError):
-            self.endpoints.uds_path.unlink()
+        if not self.stored:
+            with contextlib.suppress(OSError):
+                self.endpoints.uds_path.unlink()
 
 
-def bind(settings: ServingSettings, state_dir: Path) -> Listeners:
-    """Open both.
+def bind(settings: ServingSettings, state_dir: Path, handed: Sequence[Handed] = ()) -> Listeners:
+    """Open both, or go on with those that systemd kept and `handed` over.
 
     Raises:
         ListenError: an address is taken, not ours, or too long.
     """
     path = settings.uds_path or state_dir / "inference.sock"
-    tcp = _tcp(settings.http_host, settings.http_port)
+    wanted = f"{settings.http_host}:{settings.http_port}"
+    kept = listener_store.Kept(handed)
+    with _translated(wanted):
+        family, _, _, _, address = socket.getaddrinfo(settings.http_host, settings.http_port, type=socket.SOCK_STREAM)[
+            0
+        ]
+    tcp, unix = kept.tcp(family, str(address[0]), settings.http_port), kept.unix(path)
+    stored = unix is not None
+    kept.discard()
+    if tcp is None:
+        with _translated(wanted):
+            tcp = _tcp(family, address)
+        listener_store.store(tcp)
     try:
-        unix = _unix(path)
+        unix = unix or _unix(path)
     except ListenError:
         tcp.close()
         raise
+    stored = stored or listener_store.store(unix)
     host, port = tcp.getsockname()[:2]
-    return Listeners(tcp, unix, Endpoints(host, port, path))
+    return Listeners(tcp, unix, Endpoints(host, port, path), stored)
 
 
-def _tcp(host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def _translated(wanted: str) -> Iterator[None]:
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind)
-        try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
-            found.listen(_BACKLOG)
-        except OSError:
-            found.close()
-            raise
+        yield
     except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise ListenError(f"cannot listen on {wanted}: {error.strerror or error}") from None
+
+
+def _tcp(family: int, address: Any) -> socket.socket:
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(_BACKLOG)
+    except OSError:
+        found.close()
+        raise
     return found
 
 

@@ -27,6 +27,7 @@ from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
 from agent.serving.runner import LoadError, ModelFile, Runner
 from agent.settings import ServingSettings
 from shared.errors import RefusedError
+from shared.notify import handed
 
 __all__ = [
     "Endpoints",
@@ -86,7 +87,7 @@ class Serving:
                 "answers take longer on an idle device: /dev/cpu_dma_latency cannot be written, so processors fall "
                 "asleep between the steps of a request"
             )
-        self._listeners = bind(self._settings, self._state_dir)
+        self._listeners = bind(self._settings, self._state_dir, handed())
         leash, leash_end = os.pipe()
         try:
             async with asyncio.TaskGroup() as group:

@@ -1,11 +1,13 @@
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shared.notify import notify, watchdog_seconds
+from shared.notify import Handed, drop, handed, keep, notify, watchdog_seconds
+from tests.simulators.systemd import Systemd
 
 
 @pytest.fixture(params=["/notify", "@flotilla-test"])
@@ -29,6 +31,51 @@ def test_systemd_is_told(door: socket.socket) -> None:
 def test_without_systemd_nothing_happens(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", name)
     assert not notify("READY=1")
+
+
+def test_an_open_descriptor_is_kept_until_it_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd = Systemd(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(systemd.path))
+    with open(tmp_path / "some", "w+b", buffering=0) as file:
+        assert keep("one", file.fileno())
+        assert keep("one", file.fileno())
+        assert systemd.listen() == []
+        file.write(b"hello")
+    assert [entry.name for entry in systemd.store] == ["one"]
+    assert os.pread(systemd.store[0].descriptor, 9, 0) == b"hello"
+    assert drop("one")
+    systemd.listen()
+    assert systemd.store == []
+    systemd.close()
+
+
+SHOW = """
+import os
+from shared.notify import handed
+found = handed()
+print([(entry.name, os.pread(entry.descriptor, 9, 0), os.get_inheritable(entry.descriptor)) for entry in found])
+print(list(handed()), sorted(name for name in os.environ if name.startswith("LISTEN_")))
+"""
+
+
+def test_what_was_kept_is_handed_over_once(tmp_path: Path) -> None:
+    systemd = Systemd(tmp_path / "notify")
+    with open(tmp_path / "some", "w+b", buffering=0) as file:
+        file.write(b"hello")
+        systemd.store.append(Handed("one", os.dup(file.fileno())))
+    kept = [entry.descriptor for entry in systemd.store]
+    shown = subprocess.run(systemd.command(["-c", SHOW]), pass_fds=kept, capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines() == ["[('one', b'hello', False)]", "[] []"]
+    systemd.close()
+
+
+@pytest.mark.parametrize(("owner", "number"), [("1", "2"), ("", "2"), (str(os.getpid()), "many")])
+def test_what_is_meant_for_another_process_is_left_alone(
+    owner: str, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("LISTEN_PID", owner), ("LISTEN_FDS", number), ("LISTEN_FDNAMES", "a:b")):
+        monkeypatch.setenv(name, value)
+    assert list(handed()) == []
 
 
 @pytest.mark.parametrize(
