@@ -12,6 +12,7 @@ I/O: disk, network, process, tasks, clock, chance.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import signal
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_SECONDS: Final = 30.0
+BOOT_SECONDS: Final = 10.0  # who connects before a model serves waits so long, then is told why
 _STANDING: Final = TypeAdapter(tuple[Standing, ...])
 
 
@@ -157,11 +159,15 @@ class Agent:
             loop.add_signal_handler(number, stopping.set)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._serving.run(), name="serving")
+                tasks.create_task(self._serving.run(closed=True), name="serving")
                 tasks.create_task(self._stop(stopping), name="stop")
                 tasks.create_task(self._alone("update", self._driver.run()), name="update")
                 self._endpoints = await self._serving.started()
                 self._begin.say("endpoint listens")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BOOT_SECONDS):
+                        await self._driver.booted()
+                await self._serving.open()
                 await self._driver.booted()
                 self._booted = True
                 self._begin.say("serving")
@@ -183,7 +189,7 @@ class Agent:
             "telemetry": self._telemetry.run(),
             "uplink": self._uplink.run(),
             "control": control.serve(self._settings.state_dir, actions),
-            "watchdog": watchdog.run(endpoints),
+            "watchdog": watchdog.run(endpoints, self._serving.replace_front),
         }
 
     async def _alone(self, name: str, part: Coroutine[None, None, None]) -> None:
@@ -199,6 +205,7 @@ class Agent:
     async def _stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
         notify("STOPPING=1")
+        await self._serving.leave()
         raise _Stopped
 
     # -- between the parts

@@ -3,8 +3,9 @@
     client -> connection (framing ●, routes ●) -> front (dispatch ●, arena) -> worker (worker_oip ●, worker_session)
                  replies ●, documents ●: what needs no worker        |  requests and answers lie in the arena
     gRPC client -> grpc_door (a process: grpc_schema, grpc_translate ●, grpc_questions ●) -> grpc_front -> front
-                 accounts: what answers leave behind                 |  worker_plan ●, worker_batch ●: do it once
+                 orders, pending, accounts: parts of the front       |  worker_plan ●, worker_batch ●: do it once
                  lending (clients, regions): memory of clients -> worker_regions
+    listeners, listener_store: the sockets, which outlive every process; probing: does the whole way work
     daemon:  supervisor -> runner, one per loaded version            |  worker_wire ●: who has which place in it
                  gate (child: front)   door (child: grpc_door)   forking (child: fork_server -> forks the workers)
                  observations ●: what was seen, on its way to telemetry and probation
@@ -13,7 +14,8 @@
     trial, worker: worker_sandbox (worker_landlock, worker_seccomp) shuts each in before it opens a model
 
 Start with supervisor (what the agent calls), then front and dispatch (one request), then worker. A front that dies
-is replaced while the daemon holds the listening sockets; a worker that dies is replaced while another version, or
-the queue, takes its requests; all of them end with the daemon (worker_leash). The worker family, fork_server and
-trial keep to Python 3.10 and import only numpy, onnxruntime and the standard library.
+or hangs is replaced while the daemon holds the listening sockets, which systemd keeps when the daemon dies; a worker
+that dies is replaced while another version, or the queue, takes its requests; all of them end with the daemon
+(worker_leash). The worker family, fork_server and trial keep to Python 3.10 and import only numpy, onnxruntime and
+the standard library.
 """

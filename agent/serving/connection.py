@@ -19,6 +19,7 @@ from agent.serving.worker_wire import ALIGNMENT, MAX_BODY
 _SCRATCH_BYTES: Final = 256 * 1024
 _MEMORY_BYTES: Final = 1024 * 1024  # body of anything but an inference
 _WHOLE_BYTES: Final = 16 * 1024  # of a request that is taken in one piece
+_FRESH_SECONDS: Final = 0.25  # from connecting to the first byte of the first request
 _AHEAD_BYTES: Final = 256 * 1024  # that a client may send before it has its answer
 
 # Filled and consumed within one call of the event loop, so all connections share it.
@@ -41,6 +42,7 @@ class Owner(Protocol):
     """What a connection needs of the front."""
 
     arena: Arena
+    leaving: bool  # each answer is the last of its connection
 
     def arrived(self, connection: "Connection", head: framing.Head, route: routes.Route, body: Body) -> None:
         """A request is complete. `connection.respond` must be called once, now or later."""
@@ -64,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._answering = False
         self._pumping = False
         self._half_closed = False
+        self._answered = False
         self.touched = time.monotonic()
         self.ticket: object | None = None  # the front's, of the request in work
         self.user: int | None = None  # the front's: who asks, once that was looked up
@@ -116,6 +119,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a request was begun and nothing more of it came for `limit` seconds."""
         return self._stream.midway and not self._answering and now - self.touched > limit
 
+    def engaged(self, now: float) -> bool:
+        """Whether its client waits for an answer, or has just connected and will ask at once."""
+        fresh = not self._answered and now - self.touched < _FRESH_SECONDS
+        return self._answering or self._stream.midway or fresh
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -130,11 +138,12 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         """The answer to the present request."""
         self._answering = False
+        self._answered = True
         self.ticket = None
         head, self._head = self._head, None
         if self._transport is None or self._transport.is_closing():
             return
-        keep_alive = head is not None and head.keep_alive and not self._half_closed
+        keep_alive = head is not None and head.keep_alive and not self._half_closed and not self._owner.leaving
         data = framing.answer(status, body, keep_alive=keep_alive, content_type=content_type, extra=extra)
         if head is not None and head.method == "HEAD":
             data = data[: len(data) - len(body)]

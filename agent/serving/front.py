@@ -3,9 +3,10 @@
     python -m agent.serving.front CONTROL LEASH ARENA SETTINGS LISTENER...     (descriptors; settings as JSON)
 
     control socket (daemon)   in:  {"order": number, "do": "expect", "attach" (with the data socket), "route",
-                                   "hold", "explain", "detach" or "open", ...}
+                                   "hold", "explain", "detach", "open" or "leave", ...}
                               out: {"done": order}, {"drained": [model, version]}, {"hang": [model, version]},
-                                   {"class": scheduling class}, {"regions": how many}, or records of observations.py
+                                   {"class": scheduling class}, {"regions": how many}, {"left": true},
+                                   or records of observations.py
 
 Decisions are dispatch.py's; this module carries them out.
 
@@ -15,6 +16,7 @@ I/O: disk, network, process, tasks, clock.
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import resource
@@ -22,7 +24,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -33,8 +35,10 @@ from agent.serving.arena import Arena
 from agent.serving.connection import Body, Connection
 from agent.serving.framing import Head
 from agent.serving.lending import CALLS, USER_HEADER, Lending, Offer
+from agent.serving.orders import Orders
 from agent.serving.outbox import Outbox
-from agent.serving.pending import Pending, given_up, kind
+from agent.serving.pending import Asker, Pending, Place, given_up, kind
+from agent.serving.probing import Probes
 from agent.serving.replies import infer_header, local_answer
 from agent.serving.wakefulness import Wakefulness
 from agent.serving.worker_wire import NOBODY
@@ -65,16 +69,18 @@ class Front:
     pending: dict[int, Pending] = field(default_factory=dict)
     connections: set[Connection] = field(default_factory=set)
     deaths: int = 0
-    number: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     ticking: bool = False
     wakefulness: Wakefulness | None = None
-    opening: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: bool = False  # connections that come now are for the next front
     accounts: Accounts = field(init=False)
     lending: Lending = field(init=False)
+    probes: Probes = field(init=False)
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self._record)
-        self.lending = Lending(self.offer, lambda: self.workers, lambda count: self._tell({"regions": count}))
+        self.probes = Probes(self, self.timeout_seconds)
+        self.lending = Lending(self.offer, lambda: self.workers, lambda count: self.tell({"regions": count}))
 
     @property
     def tallies(self) -> dict[dispatch.Key, documents.Tally]:
@@ -99,6 +105,9 @@ class Front:
             self._record(map(observations.pack, feedback))
             connection.respond(status, document)
             return
+        if route.call is routes.Call.SERVING:
+            self.probes.ask(connection)
+            return
         if route.call in CALLS:
             answer = self.lending.answer(route, self._user(connection, head), bytes(body.memory))
         else:
@@ -111,22 +120,28 @@ class Front:
             self.wakefulness.touch(now)
         json_bytes, fault = infer_header(head.headers, body.size)
         slot = -1 if body.slot is None else body.slot
-        model = route.model or ""
         if fault is not None:
             self._turn_away(connection, route, slot, body.size, dispatch.Refusal("bad-request", 400, fault))
             return
-        self.number += 1
-        ticket = dispatch.Ticket(self.number, model, route.version, now + self.timeout_seconds)
+        ticket = dispatch.Ticket(next(self.numbers), route.model or "", route.version, now + self.timeout_seconds)
+        connection.ticket = ticket
         user = self._user(connection, head) if self.lending.any else NOBODY
-        self.pending[ticket.number] = Pending(ticket, connection, slot, body.offset, body.size, json_bytes, now, user)
+        refusal = self.submit(ticket, connection, Place(slot, body.offset, body.size, json_bytes), user)
+        if refusal is not None:
+            self._turn_away(connection, route, slot, body.size, refusal)
+
+    def submit(
+        self, ticket: dispatch.Ticket, asker: Asker, place: Place, user: int = NOBODY
+    ) -> dispatch.Refusal | None:
+        """Queue a request. The asker is answered later, unless a refusal comes back."""
+        now = time.monotonic()
         actions = self.table.submit(ticket, now)
         if isinstance(actions, dispatch.Refusal):
-            del self.pending[ticket.number]
-            self._turn_away(connection, route, slot, body.size, actions)
-            return
-        connection.ticket = ticket
-        self._perform(actions)
+            return actions
+        self.pending[ticket.number] = Pending(ticket, asker, place, now, user)
+        self.perform(actions)
         self._keep_ticking()
+        return None
 
     def _user(self, connection: Connection, head: Head) -> int:
         if connection.user is None or USER_HEADER in head.headers:
@@ -158,7 +173,7 @@ class Front:
         self.workers[key] = data
         self.expect(loaded)
         self.loop.add_reader(data.fileno(), self._hear, key, data)
-        self._perform(self.table.attach(key, time.monotonic()))
+        self.perform(self.table.attach(key, time.monotonic()))
 
     def expect(self, loaded: documents.Loaded) -> None:
         key = (loaded.model, loaded.version)
@@ -192,8 +207,9 @@ class Front:
         self._forget_worker(key)
         if self.lending.any:
             for pending in [self.pending[ticket.number] for ticket in self.table.executing(key)]:
-                pending.ticket.lent = self.lending.suspected(pending.user, pending.text(self.arena))
-        self._perform(self.table.lost(key, time.monotonic()))
+                if pending.counts:
+                    pending.ticket.lent = self.lending.suspected(pending.user, pending.text(self.arena))
+        self.perform(self.table.lost(key, time.monotonic()))
 
     def _forget_worker(self, key: dispatch.Key) -> None:
         data = self.workers.pop(key, None)
@@ -212,35 +228,39 @@ class Front:
             return
         binary = reply.json_bytes != worker_wire.NO_HEADER
         if not ticket.gone:
-            pending.connection.respond(
+            pending.asker.respond(
                 reply.status,
-                self.arena.reply(pending.slot, reply.body_bytes),
+                self.arena.reply(pending.place.slot, reply.body_bytes),
                 content_type="application/octet-stream" if binary else "application/json",
                 extra={"Inference-Header-Content-Length": str(reply.json_bytes)} if binary else None,
             )
-        self.accounts.answered(
-            key, reply, time.monotonic() - pending.since, partial(self._give_back, pending, reply.body_bytes)
-        )
-        self._perform(actions)
+        if pending.counts:
+            self.accounts.answered(
+                key, reply, time.monotonic() - pending.since, partial(self._give_back, pending, reply.body_bytes)
+            )
+        else:
+            self._give_back(pending, reply.body_bytes)
+        self.perform(actions)
         self._keep_ticking()
 
-    def _give_back(self, pending: Pending, reply_bytes: int) -> None:
-        self.arena.release(pending.slot, request_bytes=pending.body_bytes, reply_bytes=reply_bytes)
+    def _give_back(self, pending: Pending, reply_bytes: int = 0) -> None:
+        place = pending.place
+        self.arena.release(place.slot, request_bytes=place.body_bytes, reply_bytes=reply_bytes)
 
     def _tried_elsewhere(self, key: dispatch.Key, reply: worker_wire.Reply, now: float) -> bool:
         """Whether another version has the request now, as a new number: traces of the first do not concern it."""
-        self.number += 1
-        if (actions := self.table.elsewhere(key, reply.number, self.number, now)) is None:
+        fresh = next(self.numbers)
+        if (actions := self.table.elsewhere(key, reply.number, fresh, now)) is None:
             return False
-        pending = self.pending[self.number] = self.pending.pop(reply.number)
+        pending = self.pending[fresh] = self.pending.pop(reply.number)
         error = observations.ERRORS[reply.error] or "internal"
         self.accounts.failed(key, now - pending.since, error)
-        self._perform(actions)
+        self.perform(actions)
         return True
 
     # What dispatch decided
 
-    def _perform(self, actions: Iterable[dispatch.Action]) -> None:
+    def perform(self, actions: Iterable[dispatch.Action]) -> None:
         for action in actions:
             match action:
                 case dispatch.Send(key, ticket):
@@ -248,76 +268,34 @@ class Front:
                 case dispatch.GiveUp(ticket, error):
                     self._give_up(ticket, error)
                 case dispatch.Stop(key):
-                    self._tell({"hang": list(key)})
+                    self.tell({"hang": list(key)})
                 case dispatch.Drained(key):
                     self._forget_worker(key)
                     self.loaded.pop(key, None)
-                    self._tell({"drained": list(key)})
+                    self.tell({"drained": list(key)})
 
     def _send(self, key: dispatch.Key, ticket: dispatch.Ticket) -> None:
         pending = self.pending[ticket.number]
-        request = worker_wire.Request(
-            ticket.number,
-            pending.slot,
-            pending.offset,
-            pending.body_bytes,
-            pending.json_bytes,
-            ticket.alone,
-            pending.user,
-        )
+        request = worker_wire.Request(ticket.number, *pending.place, ticket.alone, pending.user)
         with contextlib.suppress(OSError):  # it died: its end of file is on the way and the request goes elsewhere
             self.workers[key].send(worker_wire.pack_request(request))
 
     def _give_up(self, ticket: dispatch.Ticket, error: str) -> None:
         pending = self.pending.pop(ticket.number)
-        self.arena.release(pending.slot, request_bytes=pending.body_bytes)
+        self._give_back(pending)
         if ticket.gone:
             return
         version = ticket.version or self.table.routes.get(ticket.model)
         latency = time.monotonic() - pending.since
-        if version is not None:
+        if version is not None and pending.counts:
             self.accounts.failed((ticket.model, version), latency, kind(error))
         status, text = given_up(error, ticket.model)
         retry = {"Retry-After": "1"} if status == 503 else None
-        pending.connection.respond(status, documents.error(text), extra=retry)
+        pending.asker.respond(status, documents.error(text), extra=retry)
 
     # The daemon
 
-    def obey(self) -> None:
-        """Orders of the daemon. Its end of file is our end."""
-        while True:
-            received = self.outbox.receive()
-            if received is None:
-                return
-            message, descriptors = received
-            if not message:
-                os._exit(0)
-            order = json.loads(message)
-            self._carry_out(order, descriptors)
-            self._tell({"done": order["order"]})
-
-    def _carry_out(self, order: dict[str, Any], descriptors: list[int]) -> None:
-        model, version = str(order.get("model")), str(order.get("version"))
-        match order["do"]:
-            case "open":
-                self.opening.set()
-            case "attach":
-                self.attach(documents.loaded(order), socket.socket(fileno=descriptors[0]))
-            case "expect":
-                self.expect(documents.loaded(order))
-            case "route":
-                self._perform(self.table.route(model, version, time.monotonic()))
-            case "hold":
-                self.table.hold(model)
-            case "explain":
-                self._perform(self.table.explain(model, str(order["text"]), time.monotonic()))
-            case "detach":
-                self._perform(self.table.detach((model, version), time.monotonic()))
-            case other:
-                raise ValueError(f"order {other!r}")
-        self._keep_ticking()
-
-    def _tell(self, document: dict[str, Any]) -> None:
+    def tell(self, document: dict[str, Any]) -> None:
         self.outbox.note(document)
         self._keep_ticking()
 
@@ -334,7 +312,7 @@ class Front:
         """Runs only while there is something to watch or to tell."""
         now = time.monotonic()
         self.ticking = False
-        self._perform(self.table.expire(now))
+        self.perform(self.table.expire(now))
         self.outbox.send(now)
         if self.table.busy or self.outbox.waiting:
             self._keep_ticking()
@@ -368,8 +346,9 @@ async def run(control: socket.socket, arena: int, settings: dict[str, Any], list
     )
     signal.signal(signal.SIGXCPU, lambda *_: front.priority.sink())  # worker_scheduling: a second without a pause
     front.outbox.note({"class": front.priority.rise()})
-    loop.add_reader(control.fileno(), front.obey)
-    await front.opening.wait()  # the daemon has told all it knows: nobody is turned away for want of that
+    orders = Orders(front, listeners)
+    loop.add_reader(control.fileno(), orders.obey)
+    await orders.opening.wait()  # the daemon has told all it knows: nobody is turned away for want of that
     for listener in listeners:
         if listener.family == socket.AF_UNIX:
             await loop.create_unix_server(lambda: Connection(front), sock=listener, backlog=1024)

@@ -4,6 +4,7 @@ I/O: disk, network, process, tasks, clock.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from agent.serving.worker_scheduling import OFF, REALTIME
 logger = logging.getLogger(__name__)
 
 _ORDER_SECONDS: Final = 5.0
+_LEAVE_SECONDS: Final = 5.0  # for requests that are under way when the agent ends
 _MOMENT_SECONDS: Final = 5.0
 
 
@@ -56,12 +58,12 @@ class Gate:
     ) -> None:
         self._listeners = listeners
         self._settings = settings
-        self._tell_all = prepare
         self._observe = observe
         self._hung = hung
         self._number = 0
         self._orders: dict[int, asyncio.Future[None]] = {}
         self._draining: dict[Key, asyncio.Future[None]] = {}
+        self._leaving: asyncio.Future[None] | None = None
         self.arena = -1
         self._lent = Lent()
         self.child = Child(
@@ -72,7 +74,7 @@ class Gate:
             arguments=self._arguments,
             heard=self._heard,
             gone=self._gone,
-            prepare=self._prepare,
+            prepare=prepare,
         )
 
     @property
@@ -123,6 +125,22 @@ class Gate:
         """Whether clients share memory with workers, or did until a moment ago."""
         return self._lent.recently
 
+    async def leave(self) -> None:
+        """Have the front take no more connections and answer what it has; returns when it did, or in a few seconds."""
+        self._leaving = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(ChannelClosedError, TimeoutError):
+            await self.order("leave")
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._leaving
+
+    def replace(self) -> bool:
+        """The front does not answer: have another one. False while one is on its way already."""
+        if not self.child.up.is_set():
+            return False
+        logger.error("the front does not answer, it is replaced")
+        self.child.kill()
+        return True
+
     def close(self) -> None:
         if self.arena >= 0:
             os.close(self.arena)
@@ -134,10 +152,6 @@ class Gate:
         numbers = [str(entry) for entry in self._listeners]
         return [str(self.arena), json.dumps(self._settings), *numbers], [self.arena, *self._listeners]
 
-    async def _prepare(self) -> None:
-        await self._tell_all()
-        await self.order("open")
-
     def _heard(self, message: bytes) -> None:
         if not message.startswith(b"{"):
             self._observe(unpack(message))
@@ -148,6 +162,8 @@ class Gate:
             waiting = self._orders.get(news["done"])
         elif "drained" in news:
             waiting = self._draining.get((news["drained"][0], news["drained"][1]))
+        elif "left" in news:
+            waiting = self._leaving
         elif "hang" in news:
             self._hung((news["hang"][0], news["hang"][1]))
         elif "class" in news:
@@ -159,8 +175,8 @@ class Gate:
 
     def _gone(self) -> None:
         self._lent.told(0)
-        for waiting in (*self._orders.values(), *self._draining.values()):
-            if not waiting.done():
+        for waiting in (*self._orders.values(), *self._draining.values(), self._leaving):
+            if waiting is not None and not waiting.done():
                 waiting.set_exception(ChannelClosedError("the front ended"))
 
 

@@ -1,15 +1,38 @@
-"""A request under way in the front, and what its client is told when no worker answers it.
+"""A request under way in the front: who waits, where it lies, and what is said when no worker answers it.
 
-I/O: network.
+I/O: disk.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from agent.serving import dispatch
 from agent.serving.arena import Arena
-from agent.serving.connection import Connection
-from agent.serving.worker_wire import NO_HEADER, NOBODY
+from agent.serving.worker_wire import NO_HEADER, NOBODY, PROBE
+
+
+class Asker(Protocol):
+    """Who waits for an answer: a client's connection, or a probe."""
+
+    def respond(
+        self,
+        status: int,
+        body: bytes | memoryview,
+        *,
+        content_type: str = "application/json",
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        """The answer; called once."""
+
+
+class Place(NamedTuple):
+    """Where the bytes of a request lie in the arena; in the order of worker_wire.Request."""
+
+    slot: int
+    offset: int
+    body_bytes: int
+    json_bytes: int  # NO_HEADER: all of it; PROBE: no request of a client
 
 
 @dataclass(slots=True, eq=False)
@@ -17,18 +40,20 @@ class Pending:
     """A request that a worker has or will have."""
 
     ticket: dispatch.Ticket
-    connection: Connection
-    slot: int
-    offset: int
-    body_bytes: int
-    json_bytes: int
+    asker: Asker
+    place: Place
     since: float
     user: int = NOBODY
 
+    @property
+    def counts(self) -> bool:
+        """Whether a client asked."""
+        return self.place.json_bytes != PROBE
+
     def text(self, arena: Arena) -> bytes:
         """Its JSON part, where it lies."""
-        size = self.body_bytes if self.json_bytes == NO_HEADER else self.json_bytes
-        return bytes(arena.request(self.slot)[self.offset : self.offset + size])
+        slot, offset, size, json_bytes = self.place
+        return bytes(arena.request(slot)[offset : offset + (size if json_bytes == NO_HEADER else json_bytes)])
 
 
 _KINDS: Final = {"gone": "internal", "memory": "bad-request"}  # as observations.ERRORS has them; others are alike

@@ -15,6 +15,7 @@ class Call(StrEnum):
     SERVER = "server"
     LIVE = "live"
     READY = "ready"
+    SERVING = "serving"  # a probe through the workers
     MODEL = "model"
     MODEL_READY = "model-ready"
     CONFIG = "config"
@@ -58,6 +59,7 @@ _TABLE: Final = tuple(
         ("POST", _MODEL + "/infer", Call.INFER),
         ("GET", "/v2/health/live", Call.LIVE),
         ("GET", "/v2/health/ready", Call.READY),
+        ("GET", "/v2/health/serving", Call.SERVING),
         ("GET", "/v2/?", Call.SERVER),
         ("GET", _MODEL + "/ready", Call.MODEL_READY),
         ("GET", _MODEL + "/config", Call.CONFIG),

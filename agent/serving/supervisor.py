@@ -68,6 +68,7 @@ class Serving:
         self._routes: dict[str, str] = {}
         self._held: set[str] = set()  # models between two versions
         self._reasons: dict[str, str] = {}  # models that nothing can serve
+        self._opened = True  # clients are let in
         self._loading = asyncio.Lock()  # one at a time: memory, and sessions must not be made side by side
         self._running = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -76,12 +77,13 @@ class Serving:
         self._door: Door | None = None
         self._listeners: Listeners | None = None
 
-    async def run(self) -> None:
-        """Serve until cancelled.
+    async def run(self, *, closed: bool = False) -> None:
+        """Serve until cancelled. `closed`: who connects waits until `open`.
 
         Raises:
             ListenError: an address of the endpoint cannot be had.
         """
+        self._opened = not closed
         if self._settings.wakeful == "auto" and not wakefulness.possible():
             logger.info(
                 "answers take longer on an idle device: /dev/cpu_dma_latency cannot be written, so processors fall "
@@ -125,12 +127,27 @@ class Serving:
             self._tasks.clear()
 
     async def started(self) -> Endpoints:
-        """Where the endpoint listens, once it does."""
+        """Where the endpoint listens, once there is a front."""
         gate, _, _ = await self._parts()
         await gate.child.up.wait()
         assert self._listeners is not None  # noqa: S101 - made before the parts
         assert self._door is not None  # noqa: S101 - likewise
         return replace(self._listeners.endpoints, grpc=await self._door.settled())
+
+    async def open(self) -> None:
+        """Let clients in: what `run` was told to keep closed. Repeating it is harmless."""
+        self._opened = True
+        await self._ordered("open")
+
+    async def leave(self) -> None:
+        """The agent ends: answer what was asked, take nothing new. Returns within some seconds."""
+        if self._running.is_set() and self._gate is not None:
+            await self._gate.leave()
+
+    def replace_front(self) -> None:
+        """It does not answer any more; nothing while another one is on its way."""
+        if self._gate is not None:
+            self._gate.replace()
 
     async def load(self, file: ModelFile) -> float:
         """Have a worker ready for `file` without routing to it; seconds that loading took. Repeating it is harmless.
@@ -245,6 +262,8 @@ class Serving:
             await gate.order("route", model=model, version=version)
         for model, text in list(self._reasons.items()):
             await gate.order("explain", model=model, text=text)
+        if self._opened:
+            await gate.order("open")
 
     def _hung(self, key: Key) -> None:
         runner = self._runners.get(key)

@@ -206,6 +206,9 @@ class Worker:
 
     def _serve(self, request: worker_wire.Request) -> Optional[worker_wire.Request]:
         """Answer it, perhaps with others that wait. A request that was taken and must go by itself comes back."""
+        if request.json_bytes == worker_wire.PROBE:
+            self._echo(request)
+            return None
         if self._batching is None or request.alone:
             self._send(*self._answer(request))
             return None
@@ -221,6 +224,13 @@ class Worker:
                 asked.append(following)
         self._answer_together(asked)
         return left
+
+    def _echo(self, request: worker_wire.Request) -> None:
+        """A probe: show that requests are read here, and answers written."""
+        size = self._put(request.slot, [bytes(self._body(request))])
+        if self._data is not None:
+            reply = worker_wire.Reply(request.number, 200, worker_wire.OK, size, worker_wire.NO_HEADER)
+            self._data.send(worker_wire.pack_reply(reply))
 
     def _more(self, until: float) -> bool:
         """Whether something waits now, or comes before `until`."""
@@ -279,10 +289,12 @@ class Worker:
                 self._send(*self._conclude(request, call, parts[position], marks))
 
     def _read(self, request: worker_wire.Request) -> worker_oip.Call:
-        start = request.slot * worker_wire.SLOT_BYTES + request.offset
-        body = self._view[start : start + request.body_bytes]
         json_bytes = None if request.json_bytes == worker_wire.NO_HEADER else request.json_bytes
-        return self._codec.parse(body, json_bytes, request.user)
+        return self._codec.parse(self._body(request), json_bytes, request.user)
+
+    def _body(self, request: worker_wire.Request) -> memoryview:
+        start = request.slot * worker_wire.SLOT_BYTES + request.offset
+        return self._view[start : start + request.body_bytes]
 
     def _run(self, request: worker_wire.Request, call: worker_oip.Call, begin: int) -> Answer:
         parsed = time.perf_counter_ns()

@@ -22,6 +22,7 @@ MAX_BODY = REQUEST_BYTES - ALIGNMENT
 REPLY_BYTES = 64 * MIB
 SLOT_BYTES = REQUEST_BYTES + REPLY_BYTES  # sparse: only touched pages take memory
 NO_HEADER = 0xFFFFFFFF  # the whole body is JSON: no Inference-Header-Content-Length
+PROBE = 0xFFFFFFFE  # no request of a client: write the body back, the model does not run
 MAX_MESSAGE = 64 * 1024
 MAX_ROWS = 256  # of one request in a trace; more are thinned out evenly
 MAX_ID = 256
@@ -45,7 +46,7 @@ class Request(NamedTuple):
     slot: int
     offset: int  # of the body in the slot, so that what follows its JSON part is aligned
     body_bytes: int
-    json_bytes: int  # NO_HEADER: all of it
+    json_bytes: int  # NO_HEADER: all of it; PROBE
     alone: int = 0  # 1: not to be joined with others, it may be what kills workers
     user: int = NOBODY  # who asks: the shared memory of others is not his
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from agent.identity import BrokerAccount, Enrolment
 from agent.state_folder import locked
 from shared.messages import DeviceState
 from shared.mqtt_link import LinkSettings, MqttLink
+from tests.simulators.systemd import Systemd
 
 pytestmark = pytest.mark.flow
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,26 +55,6 @@ async def watcher() -> AsyncIterator[MqttLink]:
         await broker.shutdown()
 
 
-class Systemd:
-    """The socket to which a service speaks."""
-
-    def __init__(self, path: Path) -> None:
-        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._door.bind(str(path))
-        self._door.setblocking(False)
-
-    async def hears(self, wanted: str) -> list[str]:
-        """Everything up to and including `wanted`."""
-        heard: list[str] = []
-        async with asyncio.timeout(30):
-            while wanted not in heard:
-                heard += (await asyncio.get_running_loop().sock_recv(self._door, 4096)).decode().splitlines()
-        return heard
-
-    def close(self) -> None:
-        self._door.close()
-
-
 class Agent:
     """One enrolled device and its daemon."""
 
@@ -103,7 +83,11 @@ class Agent:
 
     async def start(self) -> asyncio.subprocess.Process:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agent", "run", cwd=ROOT, env=self.environment, stderr=subprocess.PIPE
+            *self.systemd.command(["-m", "agent", "run"]),
+            cwd=ROOT,
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            pass_fds=[entry.descriptor for entry in self.systemd.store],
         )
         return self.process
 
@@ -176,6 +160,33 @@ async def test_killed_it_is_missed_and_comes_back_under_another_boot(agent: Agen
     assert (await told(watcher, online=False)).boot == first.boot
     await agent.start()
     assert (await told(watcher, online=True)).boot != first.boot
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_who_connects_while_it_restarts_waits_and_is_answered(
+    number: signal.Signals, agent: Agent, watcher: MqttLink
+) -> None:
+    process = await agent.start()
+    await agent.systemd.hears("READY=1")
+    before = json.loads((agent.state_dir / "endpoints.json").read_text())
+    process.send_signal(number)
+    await agent.ends()
+    agent.systemd.listen()
+    assert len(agent.systemd.store) == 2
+    async with (
+        httpx2.AsyncClient(timeout=20) as http,
+        httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=before["uds"]), timeout=20) as unix,
+        asyncio.TaskGroup() as group,
+    ):
+        url = before["http"] + "/v2/health/live"
+        asked = [group.create_task(client.get(url)) for client in (http, unix) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in asked)
+        await agent.start()
+    assert [task.result().status_code for task in asked] == [200] * 6
+    await agent.systemd.hears("READY=1")
+    assert json.loads((agent.state_dir / "endpoints.json").read_text())["http"] == before["http"]
+    assert len(agent.systemd.store) == 2
 
 
 async def test_status_and_slots_come_from_the_running_daemon(agent: Agent, watcher: MqttLink) -> None:

@@ -10,6 +10,9 @@ import pytest
 from agent import watchdog
 from agent.serving.supervisor import Endpoints
 
+ANSWERED = b'HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{"digits":"answered"}'
+SILENT = b'HTTP/1.1 503 Service Unavailable\r\ncontent-length: 19\r\n\r\n{"digits":"silent"}'
+
 
 @contextlib.asynccontextmanager
 async def front(answer: bytes, probes: asyncio.Semaphore | None = None) -> AsyncIterator[Endpoints]:
@@ -46,30 +49,50 @@ async def words(door: socket.socket, number: int) -> list[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def watching(endpoints: Endpoints) -> AsyncIterator[None]:
-    task = asyncio.create_task(watchdog.run(endpoints))
+async def watching(endpoints: Endpoints) -> AsyncIterator[asyncio.Semaphore]:
+    """Each time that a new front is asked for counts."""
+    replaced = asyncio.Semaphore(0)
+    task = asyncio.create_task(watchdog.run(endpoints, replaced.release))
     try:
-        yield
+        yield replaced
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_systemd_is_told_while_the_endpoint_answers(heard: socket.socket) -> None:
-    async with front(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as endpoints, watching(endpoints):
+async def test_systemd_is_told_while_requests_get_through(heard: socket.socket) -> None:
+    async with front(ANSWERED) as endpoints, watching(endpoints) as replaced:
         assert await words(heard, 4) == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        assert replaced.locked()
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"])
-async def test_systemd_is_not_told_when_it_does_not(answer: bytes, heard: socket.socket) -> None:
+async def test_a_silent_worker_is_told_by_saying_nothing(heard: socket.socket) -> None:
     probes = asyncio.Semaphore(0)
-    async with front(answer, probes) as endpoints, watching(endpoints):
-        assert await words(heard, 1) == [b"READY=1"]
+    async with front(SILENT, probes) as endpoints, watching(endpoints) as replaced:
         async with asyncio.timeout(10):
             for _ in range(4):
                 await probes.acquire()
         with pytest.raises(BlockingIOError):
             heard.recv(100)
+        assert replaced.locked(), "the front answers"
+
+
+async def test_a_front_that_does_not_answer_is_replaced(heard: socket.socket) -> None:
+    async with front(b"") as endpoints, watching(endpoints) as replaced, asyncio.timeout(10):
+        await replaced.acquire()
+        await replaced.acquire()
+    with pytest.raises(BlockingIOError):
+        heard.recv(100)
+
+
+async def test_a_front_that_hangs_is_replaced_when_the_probes_time_is_over(
+    heard: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LEAST_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        endpoints = Endpoints("127.0.0.1", hangs.getsockname()[1], Path("/run/x.sock"))
+        async with watching(endpoints) as replaced, asyncio.timeout(10):
+            await replaced.acquire()
 
 
 def test_addresses_are_written_for_other_programs(tmp_path: Path) -> None:

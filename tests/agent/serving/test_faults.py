@@ -16,7 +16,8 @@ from typing import Self
 
 import pytest
 
-from agent.serving.supervisor import LoadError, Sample, WorkerDied
+from agent.serving.supervisor import LoadError, Sample, Serving, WorkerDied
+from agent.settings import ServingSettings
 from tests.agent.serving.kit import (
     COUNT,
     TOTAL,
@@ -193,6 +194,56 @@ async def test_a_hanging_request_is_ended_and_the_version_serves_again(tmp_path:
         assert (await asyncio.to_thread(ask, where, 3))[0] == 200
         await where.until(lambda: where.seen.count(WorkerDied("loop", "1", "hang")) == 2)  # tried once more, then not
         await where.until(lambda: any(isinstance(one, Sample) and one.error == "timeout" for one in where.seen))
+
+
+async def test_an_end_in_order_answers_what_was_asked_and_leaves_the_rest_to_the_next_front(tmp_path: Path) -> None:
+    path = loop_model(tmp_path)
+    body = json.dumps({"inputs": [{"name": "count", "shape": [], "datatype": "INT64", "data": [1_000_000]}]}).encode()
+    request = b"POST /v2/models/loop/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with endpoint(tmp_path, request_timeout_seconds=20) as where:
+        await where.serving.load(model_file(path, "1", model="loop", inputs=COUNT, outputs=TOTAL))
+        await where.serving.route("loop", "1")
+        port = where.endpoints.http_port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, idle = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.3)  # no longer fresh
+        writer.write(request)
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        leaving = asyncio.create_task(where.serving.leave())
+        await asyncio.sleep(0.1)
+        late_reader, late = await asyncio.open_connection("127.0.0.1", port)
+        late.write(request)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        await leaving
+        assert 0.2 < time.monotonic() - began < 4
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(late_reader.read(1), 0.3)
+        os.kill(pids("front")[0], signal.SIGKILL)  # the next one takes it
+        assert (await late_reader.readline()).startswith(b"HTTP/1.1 200")
+        for end in (writer, idle, late):
+            end.close()
+
+
+async def test_who_connects_before_it_opens_waits(tmp_path: Path, digits: Digits, digits_model: Path) -> None:
+    serving = Serving(ServingSettings(http_port=0, grpc_port=None), state_dir=tmp_path, observe=lambda _: None)
+    task = asyncio.create_task(serving.run(closed=True))
+    try:
+        where = Running(serving, await asyncio.wait_for(serving.started(), 20))
+        asked = asyncio.create_task(asyncio.to_thread(ask_once, where, digits))
+        await asyncio.sleep(0.2)
+        os.kill(pids("front")[0], signal.SIGKILL)  # the next one stays closed as well
+        await serving.load(model_file(digits_model, "1.0.0"))
+        await serving.route("digits", "1.0.0")
+        await asyncio.sleep(0.2)
+        assert not asked.done()
+        await serving.open()
+        assert await asked == "1.0.0"
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_a_load_that_takes_too_long_is_given_up(running: Running, tmp_path: Path, digits: Digits) -> None:
