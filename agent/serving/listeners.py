@@ -114,6 +114,7 @@ def _unix(path: Path) -> socket.socket:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
             path.unlink()  # left by a daemon that was killed
         found.bind(str(path))
+        path.chmod(0o666)  # who may enter the folder may ask, as everybody here may on the TCP port
         found.listen(_BACKLOG)
     except OSError as error:
         found.close()

@@ -59,6 +59,8 @@ def confine(request: Mapping[str, Any]) -> Sequence[str]:
             worker_sandbox.limit(kind, value)
         except (OSError, ValueError) as error:
             missing.append(f"the limit of {name} ({error})")
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # when memory runs out, what is only tried goes first
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
     folders = {os.path.dirname(os.path.abspath(str(request[name]))) for name in ("model", "golden")}

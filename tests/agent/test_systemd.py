@@ -3,9 +3,12 @@
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+from agent.serving import worker_scheduling
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 BEST = {"flotilla-agent.service": 13, "flotilla-fleet.service": 9}  # exposure times ten
@@ -45,6 +48,26 @@ def test_a_daemon_says_when_it_serves_and_is_watched(name: str) -> None:
     assert {"Type=notify", "Restart=on-failure", "NoNewPrivileges=yes"} <= set(lines)
     assert any(re.fullmatch(r"WatchdogSec=\d+", line) for line in lines)
     assert any(line.startswith("StateDirectory=flotilla-") for line in lines)
+
+
+def test_the_agent_gets_the_priorities_that_its_processes_ask_for() -> None:
+    lines = set((UNITS / "flotilla-agent.service").read_text().splitlines())
+    assert {f"LimitRTPRIO={worker_scheduling.FRONT}", "LimitNICE=+0", "RestrictRealtime=no", "LimitCORE=0"} <= lines
+    allowed = {word for line in lines if re.match("SystemCallFilter=[a-z]", line) for word in line[17:].split()}
+    assert {"sched_setscheduler", "setpriority"} <= allowed
+    assert {"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} <= allowed
+    # Where the kernel has CONFIG_RT_GROUP_SCHED, a group of the cpu controller has no share of real time.
+    assert not [line for line in lines if line.startswith(("CPUWeight", "CPUQuota", "CPUShares", "Delegate"))]
+
+
+def test_every_device_that_is_bound_may_be_used() -> None:
+    text = (UNITS / "flotilla-agent.service").read_text()
+    bound = [word.removeprefix("-/dev/") for line in re.findall(r"(?m)^BindPaths=(.*)$", text) for word in line.split()]
+    patterns = re.findall(r"(?m)^DeviceAllow=(?:char-|/dev/)(\S+) ", text)
+    alike = {"dri": "drm", "dma_heap": "dma_heap", "host1x-fence": "host1x*"}
+    assert len(bound) > 10
+    for name in bound:
+        assert any(fnmatch(name, pattern) or alike.get(name) == pattern for pattern in patterns), name
 
 
 def test_the_agent_may_compile_at_run_time() -> None:

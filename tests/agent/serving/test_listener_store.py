@@ -152,6 +152,16 @@ def test_what_is_not_ours_is_closed_and_dropped(systemd: Systemd, tmp_path: Path
     listeners.close()
 
 
+def test_every_user_who_reaches_the_unix_socket_may_connect(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        listeners = bind(settings(), tmp_path)
+    finally:
+        os.umask(before)
+    assert listeners.endpoints.uds_path.stat().st_mode & 0o777 == 0o666
+    listeners.close()
+
+
 def test_a_taken_address_is_still_an_error(systemd: Systemd, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(ListenError, match="cannot listen on"):
         bind(settings(other.getsockname()[1]), tmp_path)
