@@ -176,7 +176,11 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         "/opt/flotilla": ROOT,
     }
     devices = (WAKEFUL,) if WAKEFUL.exists() else ()
-    with booted.Machine(folder, seed, seen=seen, devices=devices) as machine:
+    try:
+        machine = booted.Machine(folder, seed, seen=seen, devices=devices)
+    except booted.CannotBootError as error:
+        pytest.skip(f"no container boots on this machine: {error}")
+    with machine:
         machine.run("systemd-sysusers")
         machine.run("systemd-tmpfiles", "--create", "flotilla.conf")
         machine.run("chown", "-R", "flotilla-agent:", f"/{STATE}")

@@ -47,6 +47,10 @@ def missing() -> str | None:
     return None
 
 
+class CannotBootError(Exception):
+    """What this machine does not allow: mounts, namespaces, control groups."""
+
+
 class Machine:
     """One that is up. `folder` is empty; `seed` is laid over the root file system; `seen`: path there -> path here."""
 
@@ -64,7 +68,7 @@ class Machine:
                 stderr=log,
             )
         try:
-            self.init = self.until(self._first_process, BOOT_SECONDS)
+            self.init = self._first_process()
             self.until(lambda: self.run("systemctl", "is-system-running", check=False) in ("running", "degraded"))
         except BaseException:
             self.off()
@@ -110,8 +114,6 @@ class Machine:
 
     def log(self, unit: str | None = None) -> str:
         """The journal, of one unit or the end of all."""
-        if not hasattr(self, "init"):
-            return self._log.read_text(errors="replace")
         return self.run("journalctl", "--no-pager", "-o", "cat", *(["-u", unit] if unit else ["-n", "60"]), check=False)
 
     def until(self, look: Callable[[], T | None], seconds: float = 30.0) -> T:
@@ -134,12 +136,16 @@ class Machine:
             self._process.kill()
             self._process.wait(10)
 
-    def _first_process(self) -> int | None:
-        for child in _children(self._process.pid):
-            with contextlib.suppress(OSError):
-                if status_of(child)["NSpid"].split()[1:] == ["1"]:
-                    return child
-        return None
+    def _first_process(self) -> int:
+        """Raises CannotBootError: it ended before there was one."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            for child in _children(self._process.pid):
+                with contextlib.suppress(OSError):
+                    if status_of(child)["NSpid"].split()[1:] == ["1"]:
+                        return child
+            time.sleep(0.01)
+        raise CannotBootError(self._log.read_text(errors="replace").strip().rpartition("\n")[2])
 
 
 def status_of(pid: int) -> dict[str, str]:
