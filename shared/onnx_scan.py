@@ -10,6 +10,7 @@ model that passes may still be slow or wrong: it is first run in a throw-away ch
 I/O: none.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ ALLOWED_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"
 COMPILED_OPERATORS: Final = frozenset({"EPContext"})  # opaque blobs or file names for one vendor's runtime
 MAX_NESTING: Final = 100  # messages inside messages; protobuf's own limit
 MAX_ELEMENTS: Final = 2**31  # of one tensor
+MAX_DIMENSIONS: Final = 64  # of one tensor; runtimes need seconds for a million, and no model has ten
+MAX_OPSETS: Final = 64
 MAX_INLINED_NODES: Final = 1_000_000  # after every local function is written out
 
 _DATATYPES: Final[Mapping[int, Datatype]] = {
@@ -115,7 +118,7 @@ class _Scan:
         if kind is _Kind.FUNCTION:
             body = _Body()
         operator = {"domain": "", "name": "", "overload": ""}
-        elements = 1
+        shape: list[int] = []
         for found in self._reader.fields(start, end):
             child = _CHILDREN[kind].get(found.number)
             if child is not None:
@@ -129,13 +132,14 @@ class _Scan:
                 case _Kind.NODE | _Kind.FUNCTION:
                     self._operator_field(kind, found, operator)
                 case _Kind.TENSOR | _Kind.SPARSE:
-                    elements = self._tensor_field(kind, found, elements)
+                    self._tensor_field(kind, found, shape)
                 case _:
                     pass
         self._close(kind, end, operator, body)
 
     def _close(self, kind: _Kind, end: int, operator: Mapping[str, str], body: _Body) -> None:
-        key = (operator["domain"], operator["name"], operator["overload"])
+        domain = "" if operator["domain"] == "ai.onnx" else operator["domain"]  # two names of one domain
+        key = (domain, operator["name"], operator["overload"])
         if kind is _Kind.TENSOR:
             self._borders.append(end)
         elif kind is _Kind.NODE:
@@ -163,6 +167,8 @@ class _Scan:
             if not 0 < version < 2**31:
                 raise OnnxError(f"opset version {version} of domain {domain!r}")
             self._opset[domain or "ai.onnx"] = version
+            if len(self._opset) > MAX_OPSETS:
+                raise OnnxError(f"operators of more than {MAX_OPSETS} domains")
 
     def _graph_field(self, found: Field) -> None:
         if found.number in (5, 15):
@@ -191,20 +197,21 @@ class _Scan:
                 raise OnnxError(f"a {kind.value} with two {name}s")  # parsers would take the last one
             operator[name] = self._reader.text(found, f"operator {name}")
 
-    def _tensor_field(self, kind: _Kind, found: Field, elements: int) -> int:
+    def _tensor_field(self, kind: _Kind, found: Field, shape: list[int]) -> None:
         if found.number == (1 if kind is _Kind.TENSOR else 3):
-            for dimension in self._reader.numbers(found, "tensor dimension"):
-                if dimension < 0:
-                    raise OnnxError(f"a tensor with the dimension {dimension}")
-                elements *= dimension
-                if elements > MAX_ELEMENTS:
+            for size in self._reader.numbers(found, "tensor dimension"):
+                shape.append(size)
+                if size < 0:
+                    raise OnnxError(f"a tensor with the dimension {size}")
+                if math.prod(shape) > MAX_ELEMENTS:
                     raise OnnxError(f"a tensor with more than {MAX_ELEMENTS} elements")
+                if len(shape) > MAX_DIMENSIONS:
+                    raise OnnxError(f"a tensor with more than {MAX_DIMENSIONS} dimensions")
         elif kind is _Kind.TENSOR and (found.number == 13 or (found.number == 14 and found.value != 0)):
             raise OnnxError(
                 "weights outside the file (external data): the file could name any path of the device",
                 remedy="save the model as one file: onnx.save(onnx.load(FILE), NEW_FILE, save_as_external_data=False)",
             )
-        return elements
 
     def judge_operators(self) -> None:
         """Refuse operators of unknown domains, compiled blobs, and functions that call themselves or explode."""
@@ -217,8 +224,10 @@ class _Scan:
                         f"operator {name!r} of the unknown domain {domain!r}: devices would need a custom library",
                         remedy=f"export with standard operators; allowed: {', '.join(sorted(ALLOWED_DOMAINS - {''}))}",
                     )
-        if self._functions and self._inlined(self.main, (), {}) > MAX_INLINED_NODES:
-            raise OnnxError(f"local functions that unfold into more than {MAX_INLINED_NODES} nodes")
+        known: dict[_Operator, int] = {}
+        for body in (self.main, *self._functions.values()):  # also those that nobody calls: runtimes look at them
+            if self._functions and self._inlined(body, (), known) > MAX_INLINED_NODES:
+                raise OnnxError(f"local functions that unfold into more than {MAX_INLINED_NODES} nodes")
 
     def _inlined(self, body: _Body, path: tuple[_Operator, ...], known: dict[_Operator, int]) -> int:
         total = 0

@@ -111,6 +111,14 @@ def shaped(dimensions):
     return tensor
 
 
+def other_name(nodes_domain, function_domain):
+    """A function that calls itself: onnxruntime takes "" and "ai.onnx" for one domain."""
+    body = helper.make_function(
+        function_domain, "F", ["a"], ["b"], [helper.make_node("F", ["a"], ["b"], domain=nodes_domain)], []
+    )
+    return model([call("F", nodes_domain)], functions=[body])
+
+
 def bfloat16():
     return helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [1])
 
@@ -134,6 +142,9 @@ REFUSED = {
     "unknown-domain": (lambda: model([call("Evil", "evil.ops")]), "'evil.ops'"),
     "ep-context": (lambda: model([call("EPContext", "com.microsoft")]), "EPContext"),
     "recursive-function": (lambda: model([call("F0")], functions=[function("F0", "F0", 1)]), "calls itself"),
+    "recursive-function-that-nobody-calls": (lambda: model(functions=[function("F0", "F0", 1)]), "calls itself"),
+    "recursive-function-by-another-name": (lambda: other_name("ai.onnx", ""), "calls itself"),
+    "recursive-function-by-the-short-name": (lambda: other_name("", "ai.onnx"), "calls itself"),
     "exploding-functions": (
         lambda: model(
             [call("F0")],
@@ -144,6 +155,8 @@ REFUSED = {
     "negative-dimension": (lambda: model(initializers=[shaped([-5])]), "dimension -5"),
     "huge-tensor": (lambda: model(initializers=[shaped([2**16, 2**16])]), "elements"),
     "overflowing-tensor": (lambda: model(initializers=[shaped([2**40, 2**40, 2**40])]), "elements"),
+    "many-dimensions": (lambda: model(initializers=[shaped([1] * 65)]), "more than 64 dimensions"),
+    "many-opsets": (lambda: model(opsets=[("", 17), *((f"d{at}", 1) for at in range(64))]), "64 domains"),
     "sequence-output": (lambda: model(outputs=[sequence()]), "sequence"),
     "no-input-shape": (lambda: model(inputs=[helper.make_tensor_value_info("x", FLOAT, None)]), "no declared shape"),
     "no-inputs": (lambda: model(inputs=[]), "0 inputs"),
