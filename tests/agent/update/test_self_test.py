@@ -1,11 +1,12 @@
 """The throw-away child: what it says is believed, silence and death are failures."""
 
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from agent.update.self_test import SelfTest
+from agent.update.self_test import MAX_ANSWER_BYTES, SelfTest
 from shared.manifest import Tolerance
 from tests.simulators.release_repository import golden_of
 from tests.simulators.updating_device import golden_with_other_answers
@@ -61,6 +62,30 @@ async def test_a_child_that_hangs_dies_or_babbles_has_failed(
     trial = await test.run(**found, providers=CPU, tolerance=Tolerance())
     assert (trial.passed, trial.reason) == (False, reason)
     assert said in trial.detail
+
+
+async def test_what_a_child_babbles_is_not_kept(tmp_path: Path, models: list[bytes]) -> None:
+    found = files(tmp_path, models[0], b"")
+    test = SelfTest(interpreter(tmp_path, "exec head -c 300000000 /dev/zero"), 30, 2**30)
+    tracemalloc.start()
+    try:
+        trial = await test.run(**found, providers=CPU, tolerance=Tolerance())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (trial.passed, trial.reason) == (False, "E_LOAD")
+    assert most < 8 * MAX_ANSWER_BYTES
+
+
+async def test_a_child_that_ends_before_it_has_read_its_orders_is_no_error_of_ours(
+    tmp_path: Path, models: list[bytes]
+) -> None:
+    found = files(tmp_path, models[0], b"")
+    many = tuple(f"Provider{at}" for at in range(100_000))  # more than a pipe holds
+    test = SelfTest(interpreter(tmp_path, "exec <&-; echo gone >&2; exit 3"), 10, 2**30)
+    trial = await test.run(**found, providers=many, tolerance=Tolerance())
+    assert (trial.passed, trial.reason) == (False, "E_LOAD")
+    assert "exit code 3" in trial.detail
 
 
 async def test_the_runtimes_providers_are_asked_for(tmp_path: Path) -> None:
