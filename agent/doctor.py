@@ -19,6 +19,7 @@ import httpx2
 
 from agent import identity
 from agent.errors import NotEnrolledError
+from agent.serving import interpreter
 from shared.errors import FlotillaError
 from shared.link_terms import BrokerAddress, BrokerUrlError
 
@@ -32,7 +33,10 @@ IMPORT_TIMEOUT_SECONDS: Final = 60.0
 #: Times below this are a clock that was never set.
 OLDEST_SANE: Final = datetime(2025, 1, 1, tzinfo=UTC)
 MOST_SKEW: Final = timedelta(minutes=5)
-_PROVIDERS: Final = "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
+_PROVIDERS: Final = (
+    interpreter.QUIET
+    + "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,10 @@
-"""Fixtures for every test: asyncio is the only backend."""
+"""Fixtures for every test: asyncio is the only backend, and onnxruntime reports to nobody."""
+
+import os
 
 import pytest
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read once, at its import
 
 
 @pytest.fixture(scope="session")

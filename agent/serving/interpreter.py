@@ -5,11 +5,16 @@ I/O: disk.
 
 import sys
 from pathlib import Path
+from typing import Final
+
+#: Goes before an import of onnxruntime: from 1.29 on it reports its use to its makers, over the network and with an
+#: identity that it keeps in the home folder. A device tells nobody but its own fleet.
+QUIET: Final = "import os; os.environ['ORT_DISABLE_TELEMETRY'] = '1'; "
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 # Our folder goes last on the path: under another interpreter, its own numpy must win over one beside us.
-_START = (
+_START = QUIET + (
     "import runpy, sys; sys.path[:1] = []; sys.path.append({root!r}); runpy.run_module({module!r}, {{}}, '__main__')"
 )
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 64 * 1024
-_PROVIDERS: Final = "import json, onnxruntime as o; print(json.dumps(o.get_available_providers()))"
+_PROVIDERS: Final = interpreter.QUIET + "import json, onnxruntime as o; print(json.dumps(o.get_available_providers()))"
 
 
 class Trial(BaseModel):

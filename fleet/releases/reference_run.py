@@ -10,6 +10,7 @@ I/O: disk, process, clock.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -133,6 +134,7 @@ def _child() -> None:
 
 
 def _measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would report to its makers, from the import on
     import onnxruntime  # only the child loads it
 
     options = onnxruntime.SessionOptions()

@@ -15,6 +15,7 @@ import pytest
 from onnx import helper
 
 from agent.serving.supervisor import Feedback, LoadError, NotLoadedError, Sample
+from agent.update.self_test import SelfTest
 from shared.manifest import Tensor
 from tests.agent.serving.kit import Digits, Running, endpoint, model_file, save_model
 
@@ -322,3 +323,17 @@ async def test_a_model_that_does_not_load_leaves_the_other_serving(running: Runn
         await running.serving.load(model_file(other, "2.0.0", inputs=promised))
     assert dict(running.serving.serving()) == {"digits": "1.0.0"}
     assert (await asyncio.to_thread(ask, running, "GET", "/v2/health/ready"))[0] == 200
+
+
+async def test_onnxruntime_tells_its_makers_nothing_and_keeps_no_identity_in_the_home_folder(
+    tmp_path: Path, digits_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    async with endpoint(tmp_path) as running:
+        await running.serving.load(model_file(digits_model, "1.0.0"))
+    assert await SelfTest(None, 30, 2**30).providers()
+    assert list(home.rglob("*")) == []
