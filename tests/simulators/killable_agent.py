@@ -8,9 +8,13 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ from shared.clock import SystemClock
 from shared.messages import Announcement
 
 LIMIT_SECONDS = 60
+_ROOT = Path(__file__).resolve().parents[2]
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 8], "data": [0.5] * 8}]}
 SETTINGS = UpdateSettings(
     probation_seconds=0.05, probation_requests=10, probation_limit_seconds=30, minimum_free_bytes=1, tries=3
@@ -48,12 +53,13 @@ class Job:
     announcements: tuple[bytes, ...] = ()
     kill_at: tuple[str, int] | None = None
     bad_version: str | None = None  # requests to this version fail
+    alone: bool = False  # memory for one version only: the one that serves is ended before the next is loaded
 
 
 def run(job: Job) -> dict[str, Any] | None:
     """What the run left behind, or None if it killed itself."""
     (job.folder / "result.json").unlink(missing_ok=True)
-    child = _CONTEXT.Process(target=_child, args=(job,))
+    child = _CONTEXT.Process(target=_child, args=(job, time.monotonic()))
     child.start()
     child.join(LIMIT_SECONDS)
     if child.is_alive():
@@ -67,13 +73,23 @@ def run(job: Job) -> dict[str, Any] | None:
     return found
 
 
-def _child(job: Job) -> None:
-    asyncio.run(asyncio.wait_for(_Agent(job).run(), LIMIT_SECONDS - 5))
+def import_seconds() -> float:
+    """What a start takes beside what `run` measures, whose processes come with everything imported."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import tests.simulators.killable_agent"], check=True, cwd=_ROOT)
+    return time.monotonic() - began
+
+
+def _child(job: Job, born: float) -> None:
+    asyncio.run(asyncio.wait_for(_Agent(job, born).run(), LIMIT_SECONDS - 5))
 
 
 class _Agent:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, born: float) -> None:
         self._job = job
+        self._born = born
+        self._first: float | None = None  # seconds from the start to the first answer
+        self._ending = False
         self._marks: Counter[str] = Counter()
         self._seen: list[str] = []
         self._reports: list[dict[str, Any]] = []
@@ -99,14 +115,19 @@ class _Agent:
                 checkpoint=self._checkpoint,
             )
             tasks = [group.create_task(self._driver.run()), group.create_task(serving.run())]
+            if job.alone:
+                switch = self._driver._switch
+                switch.swap = partial(switch.swap, alone=True)  # type: ignore[method-assign]
             await self._driver.booted()
-            tasks.append(group.create_task(self._requests(serving, http)))
+            requests = group.create_task(self._requests(serving, http))
             for body in job.announcements:
                 await self._driver.announce(Announcement.parse(body))
             while journal.oldest() or journal.update("next") or journal.update("current"):
                 self._moved.clear()
                 await asyncio.wait_for(self._moved.wait(), LIMIT_SECONDS)
             self._write(await self._answers(serving, http))
+            self._ending = True  # not cancelled: the client may swallow that, and then asks an endpoint that is gone
+            await requests
             for task in tasks:
                 task.cancel()
         journal.close()
@@ -128,7 +149,7 @@ class _Agent:
 
     async def _requests(self, serving: Serving, http: httpx2.AsyncClient) -> None:
         """Real traffic all the while; answers of the bad version are told as failed besides."""
-        while True:
+        while not self._ending:
             for model, version in (await self._answers(serving, http)).items():
                 if version == self._job.bad_version:
                     self._driver.observe([Sample(model, version, "r", 2.0, "internal", {}) for _ in range(5)])
@@ -143,6 +164,7 @@ class _Agent:
             answer = await http.post(url, json=REQUEST)
             if answer.status_code != 503:  # taken away since it was listed
                 found[model] = answer.raise_for_status().json()["model_version"]
+                self._first = self._first or time.monotonic() - self._born
         return found
 
     def _write(self, serving: dict[str, str]) -> None:
@@ -157,5 +179,6 @@ class _Agent:
                 *(str(path) for path in folder.glob("chunks/*/*")),
             ],
             "marks": self._seen,
+            "first_answer_seconds": self._first,
         }
         (folder / "result.json").write_text(json.dumps(result))

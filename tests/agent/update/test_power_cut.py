@@ -1,10 +1,11 @@
-"""SIGKILL of a serving agent after every effect, then a restart: a good slot serves, the update ends."""
+"""SIGKILL of a serving agent after every effect, then a restart: a good slot answers at once, the update ends."""
 
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nacl.public import PrivateKey
@@ -53,6 +54,20 @@ RETIRING = [
     "told:rolled-back",
     "finished",
 ]
+#: The same where memory holds one version only, from the switch on: before it nothing differs.
+COMMITTING_ALONE = [
+    "swap:recorded",
+    "swap:exchanged",
+    "swap",
+    "saved:probation",
+    "watch",
+    "saved:proven",
+    "commit:recorded",
+    "commit",
+    "saved:committed",
+]
+RETIRING_ALONE = ["watch", "saved:condemned", "retire:routed", "retire:recorded", "retire"]
+ANSWER_SECONDS = 3.0  # from the start of an agent to its first answer
 BOX = PrivateKey.generate()
 pytestmark = pytest.mark.flow
 
@@ -62,6 +77,8 @@ class World:
     repository: ReleaseRepository
     installed: Path  # state folder of a device that serves 1.0.0, good in both senses
     good: Release
+    import_seconds: float
+    restarts: dict[str, float] = field(default_factory=dict)  # what was cut -> seconds to the first answer
 
     def announcement(self, release: Release) -> bytes:
         return self.repository.announce("cam-1", bytes(BOX.public_key), release).to_bytes()
@@ -76,10 +93,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("installed") / "state"
     folder.mkdir()
     with ReleaseRepository() as repository:
-        world = World(repository, folder, repository.publish("digits", "1.0.0", tiny_model(0)))
+        imports = killable_agent.import_seconds()
+        world = World(repository, folder, repository.publish("digits", "1.0.0", tiny_model(0)), imports)
         assert killable_agent.run(world.job(folder, world.good)) is not None
         world.good = repository.publish("digits", "1.1.0", tiny_model(1))
         yield world
+        slowest = max(world.restarts, key=world.restarts.__getitem__, default="")
+        print(f"slowest of {len(world.restarts)} restarts: {world.restarts.get(slowest, 0):.2f} s, cut after {slowest}")
+
+
+def restarted(world: World, job: Job, cut: str) -> dict[str, Any]:
+    """What the agent that comes after the killed one leaves behind; a good slot answered soon."""
+    found = killable_agent.run(job)
+    assert found is not None
+    world.restarts[cut] = world.import_seconds + found["first_answer_seconds"]
+    assert world.restarts[cut] < ANSWER_SECONDS
+    return found
 
 
 @pytest.fixture
@@ -110,10 +139,9 @@ def test_the_list_of_effects_of_a_roll_back_is_complete(job: Job) -> None:
 
 
 @pytest.mark.parametrize("effect", COMMITTING)
-def test_an_update_cut_after_any_effect_is_committed_after_a_restart(job: Job, effect: str) -> None:
+def test_an_update_cut_after_any_effect_is_committed_after_a_restart(world: World, job: Job, effect: str) -> None:
     assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
-    found = killable_agent.run(job)
-    assert found is not None
+    found = restarted(world, job, effect)
     assert found["serving"] == {"digits": "1.1.0"}
     assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["good", "1.1.0"]}
     assert found["leftovers"] == []
@@ -121,14 +149,33 @@ def test_an_update_cut_after_any_effect_is_committed_after_a_restart(job: Job, e
 
 
 @pytest.mark.parametrize("effect", RETIRING)
-def test_a_roll_back_cut_after_any_effect_is_finished_after_a_restart(job: Job, effect: str) -> None:
+def test_a_roll_back_cut_after_any_effect_is_finished_after_a_restart(world: World, job: Job, effect: str) -> None:
     job = replace(job, bad_version="1.1.0")
     assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
-    found = killable_agent.run(job)
-    assert found is not None
+    found = restarted(world, job, f"{effect} of a roll back")
     assert found["serving"] == {"digits": "1.0.0"}
     assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["empty", None]}
     assert found["leftovers"] == []
+    assert final_phases(job) == {"rolled-back"}
+
+
+@pytest.mark.parametrize("effect", COMMITTING_ALONE)
+def test_an_exchange_cut_after_any_effect_is_committed_after_a_restart(world: World, job: Job, effect: str) -> None:
+    job = replace(job, alone=True)
+    assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
+    found = restarted(world, job, f"{effect} of an exchange")
+    assert found["serving"] == {"digits": "1.1.0"}
+    assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["good", "1.1.0"]}
+    assert final_phases(job) == {"committed"}
+
+
+@pytest.mark.parametrize("effect", RETIRING_ALONE)
+def test_an_exchange_back_cut_after_any_effect_is_finished_after_a_restart(world: World, job: Job, effect: str) -> None:
+    job = replace(job, alone=True, bad_version="1.1.0")
+    assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
+    found = restarted(world, job, f"{effect} of an exchange back")
+    assert found["serving"] == {"digits": "1.0.0"}
+    assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["empty", None]}
     assert final_phases(job) == {"rolled-back"}
 
 
