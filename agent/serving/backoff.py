@@ -5,12 +5,13 @@ I/O: none.
 
 from typing import Final
 
-_DELAYS: Final = (0.0, 0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
+_DELAYS: Final = (0.0, 0.0, 0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_SECONDS: Final = 60.0
 
 
 class Backoff:
-    """At once the first time, then ever later; a long life wipes the slate."""
+    """At once the first two times, as a request that kills is tried twice, then ever later; a long life wipes the
+    slate."""
 
     def __init__(self) -> None:
         self._deaths = 0

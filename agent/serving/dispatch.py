@@ -3,9 +3,10 @@
 A request that names no version goes to the routed version of its model; while that one's worker is down, to any
 other loaded version of the model (stand-by); while there is none, it waits, bounded in number and time. A worker
 works in order, so the oldest request it holds is the one it executes, with those that it may have joined. When it
-dies, these are tried once more, each by itself, then given up (one may be what kills workers); the others go on
-elsewhere as if nothing happened. An answer that is the model's fault is tried once on another loaded version: while
-a new one is on probation, clients do not notice.
+dies, these are tried once more, each by itself and after all that wait, then given up (one may be what kills
+workers); the others go on elsewhere as if nothing happened, and the time that a hanging worker took from them is
+given back once. An answer that is the model's fault is tried once on another loaded version: while a new one is on
+probation, clients do not notice.
 
 A model that is held takes requests although none of its versions is loaded: they wait for the next one, as they
 would for a worker. A model that nobody can serve answers with the reason that was given for it.
@@ -35,6 +36,7 @@ class Ticket:
     alone: bool = False  # not to be joined with others: one of a batch that killed its worker
     gone: bool = False
     lent: bool = False  # it names memory of its client, who may have taken that away: not to be tried again
+    pardoned: bool = False  # its deadline was moved, once, as it stood behind what hung
     held_by: Key | None = None
     began: float | None = None  # executing since
 
@@ -272,18 +274,20 @@ class Dispatch:
         entry.held.clear()
         actions: list[Action] = []
         for ticket in reversed(held):
-            executing = ticket in suspects
-            if ticket.gone or (executing and (ticket.retried or ticket.lent)):
+            ticket.held_by = ticket.began = None
+            if ticket.gone or (ticket in suspects and (ticket.retried or ticket.lent)):
                 died = "memory" if ticket.lent else "worker-died"
                 actions.append(GiveUp(ticket, "timeout" if hung else died))
-                continue
-            if executing:
+            elif ticket not in suspects:
+                if ticket.alone:  # it waited behind another suspect, which the worker died of
+                    ticket.deadline = max(ticket.deadline, now + self._timeout)
+                self._queue(ticket).appendleft(ticket)
+        for ticket in suspects:
+            if not (ticket.gone or ticket.retried or ticket.lent):
                 ticket.retried = ticket.alone = True
-                self.redispatched += 1
-            if ticket.alone:  # also one that waited behind another suspect, which the worker died of
                 ticket.deadline = max(ticket.deadline, now + self._timeout)
-            ticket.held_by = ticket.began = None
-            self._queue(ticket).appendleft(ticket)
+                self.redispatched += 1
+                self._queue(ticket).append(ticket)
         if entry.leaving:
             actions.extend(self._drop(key))
         actions.extend(self._move(now))
@@ -310,12 +314,22 @@ class Dispatch:
             late = first is not None and first.began is not None and now - first.began > self._timeout
             if late and not entry.stopping:
                 entry.stopping = True
+                self._pardon(key, now)
                 actions.append(Stop(key))
         for queue in self._queues.values():
             for ticket in [ticket for ticket in queue if ticket.deadline <= now or ticket.gone]:
                 queue.remove(ticket)
                 actions.append(GiveUp(ticket, "timeout"))
         return actions
+
+    def _pardon(self, key: Key, now: float) -> None:
+        """Who waits for this version, which hangs, has all the time again; once, whatever hangs next."""
+        behind = list(self._versions[key].held.values())[1:]
+        waiting = [ticket for queue in self._queues.values() for ticket in queue if ticket.model == key[0]]
+        for ticket in (*behind, *waiting):
+            if not ticket.pardoned and ticket.version in (None, key[1]):
+                ticket.pardoned = True
+                ticket.deadline = max(ticket.deadline, now + self._timeout)
 
     def _drop(self, key: Key) -> Iterator[Action]:
         del self._versions[key]

@@ -60,12 +60,12 @@ def test_window_then_queue_then_busy() -> None:
     assert [action.ticket.number for action in actions] == [WINDOW]
 
 
-def test_death_sends_requests_to_the_stand_by_in_order() -> None:
+def test_death_sends_requests_to_the_stand_by_in_order_and_last_the_one_that_may_have_caused_it() -> None:
     made = table(NEW, OLD)
     tickets = [ticket(number) for number in range(3)]
     for entry in tickets:
         made.submit(entry, 0.0)
-    assert made.lost(NEW, 1.0) == [Send(OLD, entry) for entry in tickets]
+    assert made.lost(NEW, 1.0) == [Send(OLD, entry) for entry in (*tickets[1:], tickets[0])]
     assert [entry.retried for entry in tickets] == [True, False, False]
     assert made.answering("m") == "1"
     made.attach(NEW, 2.0)
@@ -87,8 +87,11 @@ def test_a_request_that_kills_two_workers_is_given_up_and_the_others_are_not() -
     made.submit(poison, 0.0)
     made.submit(good, 0.0)
     made.lost(NEW, 1.0)
+    later = ticket(3)
+    made.submit(later, 1.5)
+    assert made.answered(OLD, good.number, 1.6)[0] is good
     assert made.lost(OLD, 2.0) == [GiveUp(poison, "worker-died")]
-    assert made.attach(OLD, 3.0) == [Send(OLD, good)]
+    assert made.attach(OLD, 3.0) == [Send(OLD, later)]
 
 
 def test_a_hanging_worker_is_stopped_once_and_its_request_tried_elsewhere() -> None:
@@ -100,6 +103,27 @@ def test_a_hanging_worker_is_stopped_once_and_its_request_tried_elsewhere() -> N
     assert made.expire(10.2) == []
     assert made.submit(later, 10.3) == [Send(OLD, later)]  # nothing more for the one that hangs
     assert made.lost(NEW, 10.4) == [Send(OLD, entry)]
+
+
+def test_the_time_that_a_hanging_worker_took_from_others_is_given_back_once() -> None:
+    made = table(OLD)
+    held, queued = [ticket(number) for number in range(WINDOW)], [ticket(50), ticket(51, "1")]
+    for entry in (*held, *queued):
+        made.submit(entry, 0.0)
+    assert made.expire(10.1) == [Stop(OLD)]  # nobody else is given up, although all are late
+    assert [entry.deadline for entry in (*held[1:], *queued)] == [20.1] * (WINDOW + 1)
+    made.lost(OLD, 10.2)
+    made.attach(OLD, 10.3)
+    assert made.expire(20.5) == [Stop(OLD), GiveUp(queued[1], "timeout")]  # another one hangs: not once more
+
+
+def test_time_is_given_back_only_to_who_waits_for_the_version_that_hangs() -> None:
+    made = table(OLD, NEW)
+    made.submit(ticket(1), 0.0)
+    other = [ticket(number, "2") for number in range(10, 11 + WINDOW)]
+    for entry in other:
+        made.submit(entry, 5.0)
+    assert made.expire(10.1) == [Stop(OLD), GiveUp(other[-1], "timeout")]
 
 
 def test_waiting_is_bounded_in_time() -> None:
@@ -207,8 +231,9 @@ def test_all_that_may_have_run_together_are_tried_again_one_at_a_time() -> None:
     assert made.lost(OLD, 1.0) == []
     assert [entry.alone for entry in asked] == [True, True, True, False, False]
     sent = made.attach(OLD, 2.0)
-    assert [action.ticket.number for action in sent] == [0, 1, 2, 3, 4]
-    made.answered(OLD, 0, 2.1)
+    assert [action.ticket.number for action in sent] == [3, 4, 0, 1, 2]
+    for number in (3, 4, 0):
+        made.answered(OLD, number, 2.1)
     (given_up,) = made.lost(OLD, 3.0)  # the second kills again, by itself
     assert given_up == GiveUp(asked[1], "worker-died")
     made.attach(OLD, 4.0)
