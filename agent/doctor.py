@@ -34,8 +34,7 @@ IMPORT_TIMEOUT_SECONDS: Final = 60.0
 OLDEST_SANE: Final = datetime(2025, 1, 1, tzinfo=UTC)
 MOST_SKEW: Final = timedelta(minutes=5)
 _PROVIDERS: Final = (
-    interpreter.QUIET
-    + "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
+    interpreter.QUIET + "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
 )
 
 

@@ -18,7 +18,9 @@ from shared.sketches import Latency, latency_bin
 MIN_FAILURES: Final = 3  # fewer prove nothing
 MIN_LATENCIES: Final = 50  # on each side, before p95 is compared
 LATENCY_SLACK_MS: Final = 5.0  # below this much more nobody is hurt, whatever the ratio
-CRASHES: Final = 2
+CRASHES: Final = 2  # that others may have caused: memory ran out, somebody ended the process
+#: Ends of a worker that only what it computes can have caused; one proves it (ADR 13).
+OWN_FAULTS: Final = frozenset({"hang", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS"})
 _NOT_OURS: Final = frozenset({"bad-request"})  # the caller's fault
 _KEPT: Final = 5_000  # beyond this many, old observations count half
 
@@ -33,6 +35,7 @@ class Performance:
     labelled: int = 0
     correct: int = 0
     crashes: int = 0
+    fault: str = ""  # how its worker ended by its own fault, the first time that it did
 
     @property
     def failures(self) -> int:
@@ -50,7 +53,7 @@ class Tally:
     """Counts observations of one version as they come in."""
 
     def __init__(self, start: Performance = Performance()) -> None:
-        self._requests, self._crashes = start.requests, start.crashes
+        self._requests, self._crashes, self._fault = start.requests, start.crashes, start.fault
         self._labelled, self._correct = start.labelled, start.correct
         self._errors, self._latency = dict(start.errors), dict(start.latency)
 
@@ -72,9 +75,11 @@ class Tally:
         if self._labelled >= _KEPT:
             self._labelled, self._correct = self._labelled // 2, self._correct // 2
 
-    def crashed(self) -> None:
-        """Its worker died."""
+    def crashed(self, how: str) -> None:
+        """Its worker died: `hang`, the name of a signal, `exit 3`."""
         self._crashes += 1
+        if not self._fault and how in OWN_FAULTS:
+            self._fault = how
 
     @property
     def performance(self) -> Performance:
@@ -86,6 +91,7 @@ class Tally:
             labelled=self._labelled,
             correct=self._correct,
             crashes=self._crashes,
+            fault=self._fault,
         )
 
 
@@ -129,6 +135,9 @@ def judge(now: Performance, before: Performance, *, elapsed_seconds: float, sett
 
 
 def _crashes(now: Performance) -> Fail | None:
+    if now.fault:
+        how = "hung on a request" if now.fault == "hang" else f"crashed on a request ({now.fault})"
+        return Fail(reasons.PROBATION_CRASH, f"its worker {how}")
     if now.crashes < CRASHES:
         return None
     return Fail(reasons.PROBATION_CRASH, f"its worker died {now.crashes} times")

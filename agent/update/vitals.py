@@ -36,7 +36,7 @@ class Vitals:
                 case Feedback():
                     tally.labelled(correct=found.correct)
                 case WorkerDied():
-                    tally.crashed()
+                    tally.crashed(found.exit)
 
     def start_over(self, model: str, version: str) -> None:
         """A trial begins: what the version did earlier does not count."""

@@ -25,6 +25,7 @@ def seen(
     labelled: int = 0,
     accuracy: float = 1.0,
     crashes: int = 0,
+    how: str = "SIGKILL",
 ) -> Performance:
     tally = Tally()
     bad = [kind for kind, number in (errors or {}).items() for _ in range(number)]
@@ -33,7 +34,7 @@ def seen(
     for number in range(labelled):
         tally.labelled(correct=number < accuracy * labelled)
     for _ in range(crashes):
-        tally.crashed()
+        tally.crashed(how)
     return tally.performance
 
 
@@ -59,6 +60,8 @@ def test_without_traffic_it_passes_at_the_limit() -> None:
         (seen(200, errors={"not-finite": 3}), reasons.PROBATION_OUTPUT),
         (seen(3, errors={"not-finite": 3}), reasons.PROBATION_OUTPUT),
         (seen(5, crashes=2), reasons.PROBATION_CRASH),
+        (seen(5, crashes=1, how="hang"), reasons.PROBATION_CRASH),
+        (seen(500, crashes=1, how="SIGSEGV"), reasons.PROBATION_CRASH),
         (seen(40, labelled=40, accuracy=0.5), reasons.PROBATION_ACCURACY),
     ],
 )
@@ -76,6 +79,7 @@ def test_what_is_clearly_bad_fails_at_once(now: Performance, reason: str) -> Non
         seen(400, errors={"internal": 4}),  # one in a hundred is allowed
         seen(200, errors={"bad-request": 150}),  # the callers' fault
         seen(200, crashes=1),
+        seen(200, crashes=1, how="exit 1"),
         seen(200, latency_ms=8.9),  # five milliseconds more hurt nobody
         seen(200, labelled=40, accuracy=0.9),
     ],
@@ -121,3 +125,11 @@ def test_old_observations_fade() -> None:
         tally.labelled(correct=False)
     assert tally.performance.labelled == 2_500
     assert sum(tally.performance.latency.values()) == 2_500
+
+
+def test_the_first_fault_of_its_own_is_told_by_its_name() -> None:
+    tally = Tally()
+    for how in ("SIGKILL", "SIGFPE", "hang"):
+        tally.crashed(how)
+    found = judge(Tally(tally.performance).performance, BEFORE, elapsed_seconds=1, settings=SETTINGS)
+    assert found == Fail(reasons.PROBATION_CRASH, "its worker crashed on a request (SIGFPE)")
