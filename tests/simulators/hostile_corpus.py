@@ -126,7 +126,7 @@ _WRONG: Final[Mapping[str, Make]] = {
         "Range", [constant("from", 0, np.int64), constant("to", 2**40, np.int64), constant("by", 1, np.int64)]
     ),
     "loop that keeps everything": models.loop(2**40, keeps=True),
-    "division that stops the processor": edited(models.divided),
+    "division that stops the processor": models.divided(),
     "weights that are not numbers": models.weights(np.full((8, 3), np.nan, np.float32)),
     "weights that are infinite": models.weights(np.full((8, 3), np.inf, np.float32)),
     "other weights": models.weights(np.eye(8, 3, dtype=np.float32)),

@@ -222,8 +222,8 @@ def nested_ifs(depth: int) -> Callable[[Path], bytes]:
     return beside(nodes, "z", constants=[constant("huge", 1e30)])
 
 
-def loop(count: int | None, *, keeps: bool = False) -> Callable[[Path], bytes]:
-    """A Loop with so many turns; None: for as long as a condition holds that always does. `keeps` what each made."""
+def turns(count: str, results: Sequence[str], *, keeps: bool = False) -> NodeProto:
+    """A Loop of as many turns as the tensor `count` says (endless without), from `start`. `keeps` what each made."""
     body = [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Sqrt", ["v"], ["w_out"])]
     outputs = [value("still", BOOL), value("w_out", FLOAT)]
     if keeps:
@@ -231,12 +231,19 @@ def loop(count: int | None, *, keeps: bool = False) -> Callable[[Path], bytes]:
         outputs.append(value("kept", FLOAT, None))
     inputs = [value("i", INT64), value("on", BOOL), value("v", FLOAT)]
     inner = helper.make_graph(body, "body", inputs, outputs)
-    results = ["end", "all"] if keeps else ["end"]
-    nodes = [helper.make_node("Loop", ["" if count is None else "count", "true", "start"], results, body=inner)]
-    constants = [constant("true", True, np.bool_), constant("start", 2.0), constant("wide", [1_000_000], np.int64)]
-    if count is not None:
-        constants.append(constant("count", count, np.int64))
-    return beside([*nodes, total("all" if keeps else "end")], "added", constants=constants)
+    return helper.make_node("Loop", [count, "true", "start"], results, body=inner)
+
+
+def turning() -> list[TensorProto]:
+    """The constants that such a Loop needs."""
+    return [constant("true", True, np.bool_), constant("start", 2.0), constant("wide", [1_000_000], np.int64)]
+
+
+def loop(count: int | None, *, keeps: bool = False) -> Callable[[Path], bytes]:
+    """A Loop with so many turns; None: for as long as a condition holds that always does."""
+    node = turns("" if count is None else "count", ["end", "all"] if keeps else ["end"], keeps=keeps)
+    constants = [*turning(), constant("count", count or 0, np.int64)]
+    return beside([node, total("all" if keeps else "end")], "added", constants=constants)
 
 
 def function(name: str, nodes: Sequence[NodeProto], *, domain: str = "mine", result: str = "added") -> FunctionProto:
@@ -287,18 +294,16 @@ def folded(operator: str, inputs: Sequence[TensorProto], **attributes: object) -
     return beside([helper.make_node(operator, names, ["big"], **attributes), total("big")], "added", constants=inputs)
 
 
-def divided(model: ModelProto) -> None:
+def divided() -> Callable[[Path], bytes]:
     """The smallest integer by minus one: the processor stops a process for that (x86), in any onnxruntime so far."""
-    beside_nodes = [
+    nodes = [
         helper.make_node("Shape", ["x"], ["dims"]),
         helper.make_node("Min", ["dims", "least"], ["low"]),
         helper.make_node("Div", ["low", "minus"], ["over"]),
         helper.make_node("Cast", ["over"], ["real"], to=FLOAT),
         total("real"),
     ]
-    constants = [constant("least", -(2**63), np.int64), constant("minus", -1, np.int64)]
-    made = beside(beside_nodes, "added", constants=constants)(Path())
-    model.CopyFrom(onnx.load_from_string(made))
+    return beside(nodes, "added", constants=[constant("least", -(2**63), np.int64), constant("minus", -1, np.int64)])
 
 
 def long_chain(model: ModelProto) -> None:

@@ -94,9 +94,19 @@ class Device:
     providers: Sequence[str] | None = None
 
     @asynccontextmanager
-    async def on(self) -> AsyncIterator["Device"]:
+    async def _endpoint(self) -> AsyncIterator[None]:
+        """What answers, as `serving`."""
         self.serving = FakeServing()
         self.serving.refuses = self.refuses
+        yield
+
+    @asynccontextmanager
+    async def on(self) -> AsyncIterator["Device"]:
+        async with self._endpoint(), self._updating():
+            yield self
+
+    @asynccontextmanager
+    async def _updating(self) -> AsyncIterator[None]:
         self.journal = Journal(self.folder / "update.sqlite")
         self._changed = asyncio.Event()
         clock = SystemClock()
@@ -127,7 +137,7 @@ class Device:
                 async with asyncio.TaskGroup() as group:
                     running = group.create_task(self.driver.run())
                     await self.driver.booted()
-                    yield self
+                    yield
                     running.cancel()
         finally:
             self.journal.close()

@@ -243,7 +243,10 @@ def test_what_is_harmless_answers_in_a_worker(laboratory: Laboratory, name: str)
 def test_a_worker_that_loads_what_nothing_tested_does_not_take_the_endpoint_with_it(
     laboratory: Laboratory, name: str
 ) -> None:
-    if name in {"output of another shape", "two domains in a node"}:  # other models, but models
+    models = {"output of another shape", "two domains in a node"}  # other ones, but models
+    if os.uname().machine != "x86_64":  # elsewhere the division has a result
+        models.add("division that stops the processor")
+    if name in models:
         assert laboratory.served[name] == "200"
     elif name == "weights that are not numbers":
         assert laboratory.served[name] == "500"
