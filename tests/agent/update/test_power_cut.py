@@ -55,18 +55,8 @@ RETIRING = [
     "finished",
 ]
 #: The same where memory holds one version only, from the switch on: before it nothing differs.
-COMMITTING_ALONE = [
-    "swap:recorded",
-    "swap:exchanged",
-    "swap",
-    "saved:probation",
-    "watch",
-    "saved:proven",
-    "commit:recorded",
-    "commit",
-    "saved:committed",
-]
-RETIRING_ALONE = ["watch", "saved:condemned", "retire:routed", "retire:recorded", "retire"]
+COMMITTING_ALONE = ["swap:recorded", "swap:exchanged", "swap", "watch", "commit:recorded", "commit"]
+RETIRING_ALONE = ["saved:condemned", "retire:routed", "retire:recorded", "retire"]
 ANSWER_SECONDS = 3.0  # from the start of an agent to its first answer
 BOX = PrivateKey.generate()
 pytestmark = pytest.mark.flow
