@@ -19,7 +19,7 @@ MIN_FAILURES: Final = 3  # fewer prove nothing
 MIN_LATENCIES: Final = 50  # on each side, before p95 is compared
 LATENCY_SLACK_MS: Final = 5.0  # below this much more nobody is hurt, whatever the ratio
 CRASHES: Final = 2  # that others may have caused: memory ran out, somebody ended the process
-#: Ends of a worker that only what it computes can have caused; one proves it (ADR 13).
+#: Ends of a worker that only what it computes can have caused; one proves it (ADR 16).
 OWN_FAULTS: Final = frozenset({"hang", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS"})
 _NOT_OURS: Final = frozenset({"bad-request"})  # the caller's fault
 _KEPT: Final = 5_000  # beyond this many, old observations count half
