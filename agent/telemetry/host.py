@@ -13,6 +13,8 @@ from typing import Final
 
 import psutil
 
+from agent.telemetry import strain
+from agent.telemetry.strain import Strain
 from shared.messages import HostMetrics
 
 ROOT: Final = Path("/")
@@ -34,7 +36,13 @@ _BOARDS: Final = (  # device tree model -> class
     (r"raspberry pi (\d+)", r"raspberry-pi-\1"),
 )
 _GIB: Final = 1024**3
-_ABSURD_CELSIUS: Final = 200.0  # a sensor that is switched off says -256 or thousands
+_EVENTS: Final = (  # counters: over-current on a Jetson, heat on a PC
+    "sys/class/hwmon/hwmon*/oc*_event_cnt",
+    "sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count",
+)
+_FIRMWARE: Final = "sys/devices/platform/soc/soc:firmware/get_throttled"  # Raspberry Pi
+_POWER_MODE: Final = "var/lib/nvpmodel/status"  # Jetson
+_KIB: Final = 1024
 
 
 def measure(folder: Path, root: Path = ROOT) -> HostMetrics:
@@ -101,10 +109,57 @@ def _gpu(root: Path) -> float | None:
 
 
 def _temperature(root: Path) -> float | None:
-    """The hottest zone."""
-    zones = [_number(path) for path in _matching(root, "sys/class/thermal/thermal_zone*/temp")]
-    degrees = [zone / 1000 for zone in zones if zone is not None]
-    return max((degree for degree in degrees if 0 < degree < _ABSURD_CELSIUS), default=None)
+    zone = _hottest(root)
+    return None if zone is None else zone.celsius
+
+
+def _hottest(root: Path) -> strain.Zone | None:
+    return strain.hottest(_pairs(root, "sys/class/thermal/thermal_zone*", "type", "temp"))
+
+
+def _pairs(root: Path, pattern: str, first: str, second: str) -> Iterator[tuple[str, str]]:
+    """Two files of each folder."""
+    for folder in _matching(root, pattern):
+        yield _text(folder / first) or "", _text(folder / second) or ""
+
+
+class Machine:
+    """What an update asks of the machine before it loads something. Remembers counters from one look to the next."""
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
+        self._counted: dict[str, str] = {}
+        self._ticks = ""
+
+    def strain(self) -> Strain:
+        """Heat, throttling, power and load now."""
+        root = self._root
+        counted = {str(path.relative_to(root)): _text(path) or "" for name in _EVENTS for path in _matching(root, name)}
+        ticks = (_text(root / "proc/stat") or "").partition("\n")[0]
+        found = Strain(
+            hottest=_hottest(root),
+            brakes=(
+                *strain.slowed(_pairs(root, "sys/class/thermal/cooling_device*", "type", "cur_state")),
+                *strain.grown(counted, self._counted),
+                *strain.firmware(_text(root / _FIRMWARE) or ""),
+            ),
+            cpu_ratio=strain.busy(ticks, self._ticks),
+            power_mode=strain.power_mode(_text(root / _POWER_MODE) or ""),
+        )
+        self._counted, self._ticks = counted, ticks
+        return found
+
+    def available_bytes(self) -> int | None:
+        """Memory that can be had without pushing anything out."""
+        return self._kibibytes("proc/meminfo", r"MemAvailable")
+
+    def private_bytes(self, pid: int) -> int | None:
+        """Memory that comes back when this process ends."""
+        return self._kibibytes(f"proc/{pid}/smaps_rollup", r"Private_(?:Clean|Dirty)")
+
+    def _kibibytes(self, name: str, label: str) -> int | None:
+        found = re.findall(rf"^{label}:\s+(\d+) kB$", _text(self._root / name) or "", re.MULTILINE)
+        return sum(map(int, found)) * _KIB if found else None
 
 
 def _matching(root: Path, pattern: str) -> Iterator[Path]:
