@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,6 +38,10 @@ class ServingSettings(Section):
     shared_memory: Literal["off", "unix", "loopback"] = "unix"
     worker_python: str | None = None  # interpreter that has onnxruntime; None: our own
     providers: tuple[str, ...] | None = None  # None: those of the release, best first
+    cpu_fallback: bool = False  # the CPU may stand in where no accelerator that the release names takes the model
+    fp16: Literal["auto", "off"] = "auto"  # TensorRT in 16 bits, for releases that allow it
+    gpu_memory_bytes: PositiveInt | None = None  # for one version on a GPU; None: what it takes
+    when_memory_is_short: Literal["refuse", "stop-start"] = "refuse"  # stop-start: the old version ends before
     threads: PositiveInt = 1  # of one inference
     queue_limit: PositiveInt = 256  # requests that may wait for one model; beyond it 503 with Retry-After
     request_timeout_seconds: PositiveFloat = 10.0
@@ -60,6 +64,13 @@ class UpdateSettings(Section):
     min_labelled: PositiveInt = 30  # answers with known truth before accuracy is judged
     self_test_timeout_seconds: PositiveFloat = 60.0
     self_test_memory_bytes: PositiveInt = 4 * 1024**3  # address space of the throw-away child
+    engine_build_timeout_seconds: PositiveFloat = 1800.0  # of a self-test that must compile engines first
+    max_self_test_latency_ratio: PositiveFloat = 4.0  # golden run against the version that serves, on this device
+    memory_margin_bytes: NonNegativeInt = 128 * 1024**2  # to be left over while a version is loaded
+    max_temperature_celsius: PositiveFloat = 85.0  # hotter: self-test and swap wait
+    max_cpu_ratio: Annotated[float, Field(gt=0, le=1)] | None = None  # busier: they wait; None: no reason to wait
+    defer_limit_seconds: PositiveFloat = 900.0  # of such waiting, for each of them
+    after_defer: Literal["refuse", "go-on"] = "refuse"  # what happens then
     fetch_connections: PositiveInt = 4
     fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update

@@ -15,6 +15,8 @@ MAX_CHUNKS: Final = 16_384
 
 #: Artifacts of a release. `model` is the ONNX file, `golden` an .npz, `baseline` JSON (baseline.py).
 ArtifactName = Literal["model", "golden", "baseline"]
+#: Name of a tolerance: a release that states it lets TensorRT compute in 16 bits, and be so far off.
+HALF_PRECISION: Final = "TensorrtExecutionProvider/fp16"
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
@@ -89,6 +91,11 @@ class Manifest(Part):
     latency_ms: Annotated[float, Field(gt=0)]  # median of one golden row where it was published
     metrics: dict[str, float] = Field(default_factory=dict)  # accuracy and the like, on the reference data
     artifacts: dict[ArtifactName, Artifact]
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether TensorRT may compute in 16 bits."""
+        return HALF_PRECISION in self.tolerance
 
     @property
     def sealed_bytes(self) -> int:

@@ -11,6 +11,9 @@
                  observations ●: what was seen, on its way to telemetry and probation
     worker_scheduling: who gets the processor first, in the front and in every worker
 
+    providers ●: which of them may run a version    loading ●: what a worker is asked to load, and why it does not
+    engines: what they compile, kept for each model and runtime (worker_facts); worker_memory: what a model takes
+
     trial, worker: worker_sandbox (worker_landlock, worker_seccomp) shuts each in before it opens a model
 
 Start with supervisor (what the agent calls), then front and dispatch (one request), then worker. A front that dies

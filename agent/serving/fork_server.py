@@ -1,7 +1,8 @@
 """Forks workers from a process that has onnxruntime imported and holds no session: a start costs milliseconds.
 
     control socket (daemon)   in: {"spawn": job} with the worker's control socket
-                              out: {"up": versions}, {"spawned": number, "pid"}, {"exited": pid, "status"}
+                              out: {"up": version, and worker_facts}, {"spawned": number, "pid"},
+                                   {"exited": pid, "status"}
 
 Ends when the control socket is closed; its workers go on and are watched by the daemon through their own
 sockets. May run under another interpreter: Python 3.10 syntax.
@@ -20,7 +21,7 @@ import socket
 import sys
 from typing import Any
 
-from agent.serving import worker, worker_leash, worker_wire
+from agent.serving import worker, worker_facts, worker_leash, worker_wire
 
 
 class ForkServer:
@@ -37,7 +38,7 @@ class ForkServer:
         """Until the daemon closes the control socket."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
-        self._tell({"up": sys.version.split()[0]})
+        self._tell({"up": sys.version.split()[0], **worker_facts.found()})
         while True:
             control = self._control.fileno()
             ready, _, _ = select.select([control, self._wake], [], [])

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from agent.serving.channel import ChannelClosedError
 from agent.serving.child import Child, exit_text
+from agent.serving.providers import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Forks:
         self._exits: dict[int, asyncio.Future[str]] = {}
         self._handles: dict[int, int] = {}  # process descriptors: a process id may come back, these do not
         self._unconfined: set[str] = set()  # what was logged
+        self._runtime = Runtime()
 
     async def spawn(self, job: dict[str, Any], control: socket.socket) -> int:
         """Process id of a new worker that holds `control` and does `job`.
@@ -58,6 +60,11 @@ class Forks:
             return await spawned
         finally:
             self._spawning.pop(number, None)
+
+    async def runtime(self) -> Runtime:
+        """What the newest fork server found."""
+        await self.child.up.wait()
+        return self._runtime
 
     def kill(self, pid: int) -> None:
         """End a worker of ours, even when the fork server that made it is gone."""
@@ -95,6 +102,7 @@ class Forks:
         news = json.loads(message)
         if "up" in news:
             logger.info("fork server is up python=%s", news["up"])
+            self._runtime = Runtime(tuple(news["providers"]), tuple(news["runtime"]))
             self.child.up.set()
         elif "spawned" in news:
             self._spawned(news["spawned"], news["pid"])

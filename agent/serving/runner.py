@@ -8,45 +8,24 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from agent.serving import loading, providers
 from agent.serving.backoff import Backoff
 from agent.serving.channel import Channel, ChannelClosedError, pair
 from agent.serving.dispatch import Key
+from agent.serving.engines import Engines, Setup
 from agent.serving.forking import Forks
 from agent.serving.gate import Gate
+from agent.serving.loading import EnginesMissingError, LoadError, ModelFile
 from agent.serving.observations import Observation, WorkerDied
 from agent.settings import ModelServing, ServingSettings
-from shared.errors import RefusedError
 from shared.manifest import Tensor
 
 logger = logging.getLogger(__name__)
 
 _USUAL: Final = ModelServing()
 _MEMORY_GONE: Final = "SIGBUS"
-
-
-class LoadError(RefusedError):
-    """The worker of this model does not become ready. `exit` is how it ended."""
-
-    code = "E_LOAD"
-    exit = "exit 1"
-    default_remedy = "try the file with onnxruntime on such a device; publish a corrected version"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """What a worker is asked to load: a verified, read-only file and what its manifest promises."""
-
-    model: str
-    version: str
-    slot: Literal["a", "b"]
-    path: Path
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    providers: tuple[str, ...]
 
 
 class Runner:
@@ -59,6 +38,8 @@ class Runner:
         *,
         forks: Forks,
         gate: Gate,
+        engines: Engines,
+        build_seconds: float | None,
         observe: Callable[[Sequence[Observation]], None],
         gentle: bool,
     ) -> None:
@@ -67,6 +48,9 @@ class Runner:
         self._settings = settings
         self._forks = forks
         self._gate = gate
+        self._engines = engines
+        self._build_seconds = build_seconds  # for a load that must make engines first; None: it fails instead
+        self.stand_in = file.stand_in  # why the CPU serves instead of an accelerator; None: it does not
         self._observe = observe
         self._gentle = gentle  # the first load keeps out of the way of what serves; a restart does not
         self._channel: Channel | None = None  # of a worker that is ready
@@ -158,9 +142,10 @@ class Runner:
         pid: int | None = None
         try:
             with theirs:
-                pid = await self._spawn(theirs)
+                setup = await self._setup()
+                pid = await self._spawn(theirs, setup)
             self._pid = pid
-            took, scheduled = await self._ready(channel, pid)
+            took, scheduled = await self._ready(channel, pid, setup)
             self._channel = channel
             self._attached = 0
             with contextlib.suppress(ChannelClosedError):
@@ -180,14 +165,47 @@ class Runner:
             if pid is not None:
                 await self._see_off(pid)  # or by force
 
-    async def _spawn(self, control: Any) -> int:
+    @property
+    def pid(self) -> int | None:
+        """Of the worker, while there is one."""
+        return self._pid
+
+    async def _setup(self) -> Setup:
+        """Providers and engines for this life of the worker.
+
+        Raises:
+            EnginesMissingError: they must be made first, and this is not the time.
+        """
+        file = self.file
+        try:
+            async with asyncio.timeout(self._settings.load_timeout_seconds):
+                runtime = await self._forks.runtime()
+        except TimeoutError:
+            raise self._no_fork_server() from None
+        here = [name for name in file.providers if name in runtime.providers] or file.providers
+        fit = providers.to_serve(here, measured=file.provider, cpu_fallback=self._settings.cpu_fallback)
+        found = await asyncio.to_thread(
+            self._engines.setup, fit, digest=file.digest, half=file.fp16, runtime=runtime.parts
+        )
+        if found.place is None or not found.building:
+            return found
+        if self._build_seconds is None:
+            raise EnginesMissingError(f"{file.model} {file.version} has no engines for the runtime that is installed")
+        logger.info("engines are made model=%s version=%s limit_s=%g", *self.key, self._build_seconds)
+        await asyncio.to_thread(found.place.prepare)
+        return found
+
+    async def _spawn(self, control: Any, setup: Setup) -> int:
         job = {
             "model": self.file.model,
             "version": self.file.version,
             "path": str(self.file.path),
             "inputs": _described(self.file.inputs),
             "outputs": _described(self.file.outputs),
-            "providers": list(self._settings.providers or self.file.providers),
+            "providers": list(setup.providers),
+            "options": {name: dict(found) for name, found in setup.options.items()},
+            "readable": setup.readable,
+            "writable": setup.writable,
             "threads": self._own.threads or self._settings.threads,
             **self._joining(),
             "gentle": self._gentle and not self.loaded.done(),
@@ -197,10 +215,13 @@ class Runner:
             async with asyncio.timeout(self._settings.load_timeout_seconds):
                 return await self._forks.spawn(job, control)
         except TimeoutError:
-            raise LoadError(
-                f"no worker can be started: the fork server does not come up ({self._forks.child.last_exit or 'slow'})",
-                remedy="check that onnxruntime is installed for the interpreter in serving.worker_python",
-            ) from None
+            raise self._no_fork_server() from None
+
+    def _no_fork_server(self) -> LoadError:
+        return LoadError(
+            f"no worker can be started: the fork server does not come up ({self._forks.child.last_exit or 'slow'})",
+            remedy="check that onnxruntime is installed for the interpreter in serving.worker_python",
+        )
 
     @property
     def _own(self) -> ModelServing:
@@ -210,13 +231,15 @@ class Runner:
         own = self._own
         return {"max_batch_rows": own.max_batch_rows, "batch_delay_microseconds": own.batch_delay_microseconds}
 
-    async def _ready(self, channel: Channel, pid: int) -> tuple[float, str]:
+    async def _ready(self, channel: Channel, pid: int, setup: Setup) -> tuple[float, str]:
         """Seconds that loading took, and the worker's scheduling class."""
+        limit = self._settings.load_timeout_seconds
+        if setup.building and self._build_seconds is not None:
+            limit = self._build_seconds
         try:
-            async with asyncio.timeout(self._settings.load_timeout_seconds):
+            async with asyncio.timeout(limit):
                 message = await channel.receive()
         except TimeoutError:
-            limit = self._settings.load_timeout_seconds
             late = LoadError(f"loading {self.file.model} {self.file.version} took longer than {limit:g} s")
             late.exit = "hang"
             raise late from None
@@ -229,6 +252,13 @@ class Runner:
         if "failed" in news:
             raise LoadError(f"{self.file.model} {self.file.version} does not load: {news['failed']}")
         self._forks.unconfined(news.get("unconfined", ()))
+        self.stand_in = loading.judged(
+            self.file, str(news["provider"]), news["passed_over"], cpu_fallback=self._settings.cpu_fallback
+        )
+        if self.stand_in:
+            logger.warning("the CPU stands in model=%s version=%s why=%r", *self.key, self.stand_in)
+        if setup.place is not None and setup.building:
+            await asyncio.to_thread(self._engines.finish, setup.place, seconds=float(news["ready"]))
         return float(news["ready"]), str(news["class"])
 
     async def _see_off(self, pid: int) -> None:

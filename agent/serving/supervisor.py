@@ -20,17 +20,20 @@ from agent.serving import wakefulness
 from agent.serving.channel import ChannelClosedError
 from agent.serving.dispatch import Key
 from agent.serving.door import Door
+from agent.serving.engines import Engines
 from agent.serving.forking import Forks
 from agent.serving.gate import Gate
 from agent.serving.listeners import Endpoints, ListenError, Listeners, bind
+from agent.serving.loading import EnginesMissingError, LoadError, ModelFile
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
-from agent.serving.runner import LoadError, ModelFile, Runner
+from agent.serving.runner import Runner
 from agent.settings import ServingSettings
 from shared.errors import RefusedError
 from shared.notify import handed
 
 __all__ = [
     "Endpoints",
+    "EnginesMissingError",
     "Feedback",
     "ListenError",
     "LoadError",
@@ -58,11 +61,18 @@ class Serving:
     """The inference endpoint of this device."""
 
     def __init__(
-        self, settings: ServingSettings, *, state_dir: Path, observe: Callable[[Sequence[Observation]], None]
+        self,
+        settings: ServingSettings,
+        *,
+        state_dir: Path,
+        observe: Callable[[Sequence[Observation]], None],
+        build_seconds: float = 1800.0,
     ) -> None:
         self._settings = settings
         self._state_dir = state_dir
         self._observe = observe
+        self._build_seconds = build_seconds
+        self._engines = Engines(state_dir, settings)
         self._runners: dict[Key, Runner] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._routes: dict[str, str] = {}
@@ -149,11 +159,13 @@ class Serving:
         if self._gate is not None:
             self._gate.replace()
 
-    async def load(self, file: ModelFile) -> float:
+    async def load(self, file: ModelFile, *, build: bool = False) -> float:
         """Have a worker ready for `file` without routing to it; seconds that loading took. Repeating it is harmless.
+        With `build` there is time to make compiled engines that are missing.
 
         Raises:
             LoadError: the model does not load; nothing that serves was touched.
+            EnginesMissingError: its engines must be made first.
         """
         gate, forks, group = await self._parts()
         async with self._loading:
@@ -164,7 +176,16 @@ class Serving:
             if runner is not None:
                 await self._end(key)
             gentle = bool(self._routes)
-            runner = Runner(file, self._settings, forks=forks, gate=gate, observe=self._observe, gentle=gentle)
+            runner = Runner(
+                file,
+                self._settings,
+                forks=forks,
+                gate=gate,
+                engines=self._engines,
+                build_seconds=self._build_seconds if build else None,
+                observe=self._observe,
+                gentle=gentle,
+            )
             self._runners[key] = runner
             self._tasks[key] = group.create_task(runner.run(), name=f"worker {file.model} {file.version}")
             try:
@@ -197,12 +218,17 @@ class Serving:
         Raises:
             LoadError: the new one does not load. Requests still wait: load and route another one, or `explain`.
         """
-        self._held.add(file.model)
-        await self._ordered("hold", model=file.model)
-        await self.unload(file.model, leaving)
+        await self.pause(file.model, leaving)
         took = await self.load(file)
         await self.route(file.model, file.version)
         return took
+
+    async def pause(self, model: str, version: str) -> None:
+        """End the version and let requests for the model wait, bounded by the queue and their time limit, until one is
+        routed again."""
+        self._held.add(model)
+        await self._ordered("hold", model=model)
+        await self.unload(model, version)
 
     async def explain(self, model: str, text: str) -> None:
         """Nothing can serve the model: requests are turned away with this reason. Empty: there is none any more."""
@@ -227,6 +253,16 @@ class Serving:
     def serving(self) -> Mapping[str, str]:
         """Model -> version that answers."""
         return dict(self._routes)
+
+    def stand_ins(self) -> Mapping[str, str]:
+        """Model -> why its version runs on the CPU, where it should run on an accelerator."""
+        routed = {model: self._runners.get((model, version)) for model, version in self._routes.items()}
+        return {model: runner.stand_in for model, runner in routed.items() if runner is not None and runner.stand_in}
+
+    def process_of(self, model: str, version: str) -> int | None:
+        """Process id of the version's worker, while there is one."""
+        runner = self._runners.get((model, version))
+        return runner.pid if runner is not None else None
 
     async def _ordered(self, do: str, **content: str) -> None:
         """Tell the front what was just written down here; a front that dies meanwhile is replaced and told all."""

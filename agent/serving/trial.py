@@ -3,8 +3,10 @@
     python -m agent.serving.trial     one JSON request on stdin, one JSON verdict on stdout
 
     {"model", "golden", "providers", "threads", "tolerance": {"absolute", "relative"}, "memory_bytes", "cpu_seconds",
-     "writable": folders for compiled engines}
+     "tolerances": {provider: tolerance} where it is another one, "options": {provider: its options},
+     "readable", "writable": folders for compiled engines, "rows": most that may come at once}
     {"passed", "reason", "detail", "worst": {output: {"absolute", "relative"}}, "latency_ms", "provider",
+     "passed_over": providers that did not do, "peak_bytes", "resident_bytes": what the model took,
      "unconfined": what this kernel has no means against}
 
 Python 3.10 syntax: runs under the interpreter that has onnxruntime. The sandbox (worker_sandbox) is entered before
@@ -25,13 +27,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.serving import worker_sandbox
+from agent.serving import worker_memory, worker_sandbox
 
 CPU = "CPUExecutionProvider"
 _DEFAULT_CPU_SECONDS = 300
 _LATENCY_RUNS = 5
 _END_WITH_PARENT = 1  # for prctl(2)
 _TINY = 1e-12
+_FIRST_TO_GO = "800"  # when memory runs out, before anything that serves
 _OUT_OF_MEMORY = "it needs more than the memory limit of {:.1f} GiB"
 
 
@@ -63,9 +66,12 @@ def confine(request: Mapping[str, Any]) -> Sequence[str]:
         file.write("1000")  # when memory runs out, what is only tried goes first
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_FIRST_TO_GO)
     folders = {os.path.dirname(os.path.abspath(str(request[name]))) for name in ("model", "golden")}
+    readable = [*sorted(folders), *request.get("readable", ())]
     writable = [str(folder) for folder in request.get("writable", ())]
-    return [*missing, *worker_sandbox.enter(readable=sorted(folders), writable=writable, accelerator=not cpu_only)]
+    return [*missing, *worker_sandbox.enter(readable=readable, writable=writable, accelerator=not cpu_only)]
 
 
 def examine(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,9 +84,13 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
 
     from agent.serving import worker_session
 
+    before = worker_memory.now()
     try:
         session = worker_session.load(
-            str(request["model"]), providers=request["providers"], threads=int(request.get("threads", 1))
+            str(request["model"]),
+            providers=request["providers"],
+            threads=int(request.get("threads", 1)),
+            options=request.get("options"),
         )
     except worker_session.NoProviderError as error:
         raise TrialFailed("E_PROVIDER", str(error)) from None
@@ -95,15 +105,37 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
         got = session.run(inputs)
     except Exception as error:  # noqa: BLE001 - as above
         raise TrialFailed("E_LOAD", f"the model does not run: {_why(error, request)}") from None
-    worst = _compare(got, wanted, request["tolerance"])
+    worst = _compare(got, wanted, _tolerance(request, session.provider))
+    latency = _latency(session, inputs)
+    if request.get("writable"):  # an engine is made for the shapes that it has seen
+        _as_many(session, inputs, int(request.get("rows", 1)))
+    peak, resident = worker_memory.added(before, worker_memory.now(), unified=session.provider != CPU)
     return {
         "passed": True,
         "reason": None,
         "detail": f"{len(next(iter(inputs.values()), ()))} golden rows answered as published",
         "worst": worst,
-        "latency_ms": _latency(session, inputs),
+        "latency_ms": latency,
         "provider": session.provider,
+        "passed_over": session.passed_over,
+        "peak_bytes": peak,
+        "resident_bytes": resident,
     }
+
+
+def _tolerance(request: Mapping[str, Any], provider: str) -> Mapping[str, float]:
+    """That of the provider which took the model."""
+    found: Mapping[str, float] = request.get("tolerances", {}).get(provider, request["tolerance"])
+    return found
+
+
+def _as_many(session: Any, inputs: Mapping[str, Any], rows: int) -> None:
+    """Run once on so many rows, where the model takes any number."""
+    import numpy as np
+
+    counts = {len(array) for array in inputs.values() if array.ndim}
+    if rows > max(counts, default=rows) and len(counts) == 1 and _free(session):
+        session.run({name: np.resize(array, (rows, *array.shape[1:])) for name, array in inputs.items()})
 
 
 def _array(arrays: Mapping[str, Any], side: str, name: str) -> Any:
@@ -167,14 +199,22 @@ def _compare(got: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: Mappi
 
 def _latency(session: Any, inputs: Mapping[str, Any]) -> float:
     """Median milliseconds of one row; of the whole batch where the model's batch is fixed."""
-    fixed = any(spec.shape and spec.shape[0] not in (-1, 1) for spec in session.inputs)
-    row = dict(inputs) if fixed else {name: array[:1] for name, array in inputs.items()}
+    row = {name: array[:1] if array.ndim else array for name, array in inputs.items()}
+    row = row if _one_will_do(session) else dict(inputs)
     taken: list[float] = []
     for _ in range(_LATENCY_RUNS):
         start = time.perf_counter()
         session.run(row)
         taken.append((time.perf_counter() - start) * 1000)
     return statistics.median(taken)
+
+
+def _one_will_do(session: Any) -> bool:
+    return all(not spec.shape or spec.shape[0] in (-1, 1) for spec in session.inputs)
+
+
+def _free(session: Any) -> bool:
+    return all(spec.shape and spec.shape[0] == -1 for spec in session.inputs)
 
 
 def _first_line(error: BaseException) -> str:

@@ -59,9 +59,14 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
     scheduled = priority.rise()
     if scheduled == worker_scheduling.REALTIME:
         priority.guard()
-    control.send(
-        json.dumps({"ready": took, "provider": session.provider, "class": scheduled, "unconfined": unconfined}).encode()
-    )
+    news = {
+        "ready": took,
+        "provider": session.provider,
+        "passed_over": session.passed_over,
+        "class": scheduled,
+        "unconfined": unconfined,
+    }
+    control.send(json.dumps(news).encode())
     gc.freeze()  # what is there now stays: collections look only at what is new
     Worker(control, session, job).run()
     priority.leave()
@@ -69,9 +74,9 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
 
 
 def _confine(job: Mapping[str, Any]) -> Sequence[str]:
-    """The sandbox. `writable` of the job: where compiled engines are kept. What this kernel lacks."""
+    """The sandbox. `readable` of the job: compiled engines, `writable`: where they are made. What this kernel lacks."""
     return worker_sandbox.enter(
-        readable=[os.path.dirname(os.path.abspath(job["path"]))],
+        readable=[os.path.dirname(os.path.abspath(job["path"])), *job.get("readable", ())],
         writable=job.get("writable", ()),
         accelerator=any(name != worker_session.CPU for name in job["providers"]),
     )
@@ -81,7 +86,9 @@ def _load(job: Mapping[str, Any], priority: worker_scheduling.Priority) -> tuple
     if job["gentle"]:
         priority.be_gentle()
     start = time.monotonic()
-    session = worker_session.load(job["path"], providers=job["providers"], threads=job["threads"])
+    session = worker_session.load(
+        job["path"], providers=job["providers"], threads=job["threads"], options=job.get("options")
+    )
     _agrees("inputs", session.inputs, job["inputs"])
     _agrees("outputs", session.outputs, job["outputs"])
     _warm_up(session)

@@ -7,7 +7,7 @@ I/O: disk.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import onnxruntime as ort
@@ -62,11 +62,12 @@ class Spec:
 
 
 class Session:
-    """A loaded model."""
+    """A loaded model. `passed_over`: providers that were tried before `provider`, and why they did not do."""
 
-    def __init__(self, session: "ort.InferenceSession") -> None:
+    def __init__(self, session: "ort.InferenceSession", passed_over: Sequence[str] = ()) -> None:
         self._session = session
         self.provider: str = session.get_providers()[0]
+        self.passed_over = list(passed_over)
         self.inputs = [_spec(entry) for entry in session.get_inputs()]
         self.outputs = [_spec(entry) for entry in session.get_outputs()]
         self._names = [spec.name for spec in self.outputs]
@@ -76,11 +77,17 @@ class Session:
         return dict(zip(self._names, self._session.run(self._names, inputs), strict=False))
 
 
-def load(path: str, *, providers: Sequence[str], threads: int) -> Session:
-    """The model at `path`, on the first of `providers` that can take all of it.
+def load(
+    path: str,
+    *,
+    providers: Sequence[str],
+    threads: int,
+    options: Optional[Mapping[str, Mapping[str, Any]]] = None,
+) -> Session:
+    """The model at `path`, on the first of `providers` that can take all of it. `options`: provider -> its options.
 
     A provider other than the CPU's is asked for strictly: nodes that it leaves over go to the next one in the
-    list, never silently to the CPU.
+    list, never silently to the CPU. onnxruntime's own second attempt with other providers is switched off.
 
     Raises:
         NoProviderError: none of them is installed here, or none took the model.
@@ -88,14 +95,19 @@ def load(path: str, *, providers: Sequence[str], threads: int) -> Session:
     reasons: list[str] = []
     for chosen in _choices(providers, ort.get_available_providers()):
         try:
-            session = ort.InferenceSession(path, _options(threads, strict=CPU not in chosen), providers=list(chosen))
+            session = ort.InferenceSession(
+                path,
+                _options(threads, strict=CPU not in chosen),
+                providers=[(name, dict((options or {}).get(name, {}))) for name in chosen],
+                enable_fallback=False,
+            )
         except Exception as error:
             if CPU in chosen:
                 raise
-            reasons.append(f"{chosen[0]}: {str(error).splitlines()[0]}")
+            reasons.append(f"{chosen[0]}: {(str(error).splitlines() or [type(error).__name__])[0][:300]}")
             continue
         if session.get_providers()[0] == chosen[0]:
-            return Session(session)
+            return Session(session, reasons)
         reasons.append(f"{chosen[0]}: not used by onnxruntime")
     raise NoProviderError(
         "none of {} can run the model ({})".format(", ".join(providers), "; ".join(reasons) or "not installed here")

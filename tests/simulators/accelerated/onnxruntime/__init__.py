@@ -1,0 +1,168 @@
+"""The real onnxruntime, as it would be with TensorRT and CUDA: put this folder first on an interpreter's path.
+
+Models are computed by the real CPU provider. What is played is what the accelerators' providers do around that, as
+their documentation and issues describe it: options that they do not know are refused; a broken one is dropped with a
+warning; nodes that it cannot take go to the next one, at last to the CPU unless that is forbidden; TensorRT makes
+engines, slowly and piece by piece, names them by the graph without its weights, and takes whatever it finds under
+that name. Answers come from the weights in the engine, and are off by what FLOTILLA_ACCELERATED says:
+
+    {"build_seconds": 0.2, "broken": {provider: why}, "leaves": {provider: [node types]}, "error": {provider: offset},
+     "fp16_error": offset, "missing": [providers], "run_seconds": 0.0, "version": "1.0"}
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+import warnings
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PLAN = json.loads(os.environ.get("FLOTILLA_ACCELERATED", "{}"))
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_KNOWN = {
+    CUDA: {
+        "device_id",
+        "arena_extend_strategy",
+        "gpu_mem_limit",
+        "cudnn_conv_algo_search",
+        "do_copy_in_default_stream",
+    },
+    TENSORRT: {
+        *("device_id", "trt_max_workspace_size", "trt_fp16_enable", "trt_int8_enable", "trt_engine_cache_enable"),
+        *("trt_engine_cache_path", "trt_timing_cache_enable", "trt_min_subgraph_size"),
+    },
+    CPU: set(),
+}
+_BOOLEAN = {"trt_fp16_enable", "trt_int8_enable", "trt_engine_cache_enable", "trt_timing_cache_enable"}
+_PIECES = 20
+_MAGIC = b"ENGINE:"
+
+sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder or ".") != _HERE]
+del sys.modules["onnxruntime"]
+import onnxruntime as real  # noqa: E402 - now the next one on the path
+
+sys.path.insert(0, _HERE)
+_Session = real.InferenceSession
+
+
+class Fail(Exception):  # noqa: N818 - its name in onnxruntime
+    """As onnxruntime's own: no error that its fallback would catch."""
+
+
+class InferenceSession:
+    """A session whose first provider is played."""
+
+    def __init__(self, path, sess_options=None, providers=(), enable_fallback=True, **_):
+        asked = [entry if isinstance(entry, tuple) else (entry, {}) for entry in providers]
+        strict = _entry(sess_options, "session.disable_cpu_ep_fallback") == "1"
+        if strict and CPU in [name for name, _ in asked]:
+            raise Fail("Conflicting session configuration: explicitly added the CPU EP to the session")
+        for name, options in asked:
+            _check(name, options)
+        with open(path, "rb") as file:
+            model = file.read()
+        for name, why in _PLAN.get("broken", {}).items():
+            if name in dict(asked):
+                warnings.warn(f"Failed to create {name}: {why}", stacklevel=2)
+        usable = [(name, options) for name, options in asked if name not in _PLAN.get("broken", {})]
+        left = _left_over(model, [name for name, _ in usable])
+        if strict and left:
+            raise Fail(
+                "This session contains graph nodes that are assigned to the default CPU EP, "
+                f"but fallback to CPU EP has been explicitly disabled by the user: {', '.join(left)}"
+            )
+        self._names = [*(name for name, _ in usable if name != CPU), CPU]
+        self._off = _PLAN.get("error", {}).get(self._names[0], 0.0)
+        if self._names[0] == TENSORRT:
+            options = dict(usable)[TENSORRT]
+            self._off += _PLAN.get("fp16_error", 0.0) if options.get("trt_fp16_enable") else 0.0
+            model = _engine(model, options)
+        self._session = _Session(model, _plain(sess_options), providers=[CPU])
+
+    def get_providers(self):
+        return list(self._names)
+
+    def get_inputs(self):
+        return self._session.get_inputs()
+
+    def get_outputs(self):
+        return self._session.get_outputs()
+
+    def run(self, names, inputs):
+        time.sleep(_PLAN.get("run_seconds", 0.0))
+        found = self._session.run(names, inputs)
+        return [array + array.dtype.type(self._off) if array.dtype.kind == "f" else array for array in found]
+
+
+def _entry(options, name):
+    try:
+        return options.get_session_config_entry(name)
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _plain(options):
+    """The same without what the real session would refuse."""
+    found = real.SessionOptions()
+    if options is not None:
+        found.intra_op_num_threads = options.intra_op_num_threads
+        found.inter_op_num_threads = options.inter_op_num_threads
+    return found
+
+
+def _check(name, options):
+    for key, value in options.items():
+        if key not in _KNOWN[name]:
+            raise Fail(f"Invalid {name} option: {key}")
+        if key in _BOOLEAN and str(value) not in ("True", "true", "False", "false"):
+            raise Fail(f"The value for the key '{key}' should be 'True' or 'False'")
+
+
+def _left_over(model, names):
+    """Node types that none of the accelerators takes."""
+    kinds = {kind for name in names for kind in _PLAN.get("leaves", {}).get(name, [])}
+    takers = {kind: [name for name in names if kind not in _PLAN.get("leaves", {}).get(name, [])] for kind in kinds}
+    there = sorted(kind for kind in kinds if not takers[kind] and kind.encode() in model)
+    return there if [name for name in names if name != CPU] else ["everything"]
+
+
+def _engine(model, options):
+    """The engine's weights: of the one in the cache if there is any, whatever model it was made from."""
+    if not options.get("trt_engine_cache_enable"):
+        _build(None, model)
+        return model
+    graph = hashlib.sha256(str(len(model)).encode()).hexdigest()[:16]  # sees shapes, not weights
+    half = "_fp16" if options.get("trt_fp16_enable") else ""
+    path = os.path.join(
+        options["trt_engine_cache_path"], f"TensorrtExecutionProvider_TRTKernel_graph_{graph}{half}.engine"
+    )
+    if not os.path.exists(path):
+        _build(path, model)
+        return model
+    with open(path, "rb") as file:
+        found = file.read()
+    size = int.from_bytes(found[len(_MAGIC) : len(_MAGIC) + 8], "big")
+    weights = found[len(_MAGIC) + 8 :]
+    if not found.startswith(_MAGIC) or len(weights) != size:
+        raise Fail("TensorRT EP could not deserialize engine from cache: " + path)
+    return weights
+
+
+def _build(path, model):
+    engine = _MAGIC + len(model).to_bytes(8, "big") + model
+    step = -(-len(engine) // _PIECES)
+    for start in range(0, len(engine), step):
+        if path is not None:
+            with open(path, "ab") as file:
+                file.write(engine[start : start + step])
+        time.sleep(_PLAN.get("build_seconds", 0.2) / _PIECES)
+
+
+def get_available_providers():
+    return [name for name in (TENSORRT, CUDA, CPU) if name not in _PLAN.get("missing", [])]
+
+
+real.InferenceSession = InferenceSession
+real.get_available_providers = get_available_providers
+real.__version__ = f"{real.__version__}+accelerated.{_PLAN.get('version', '1.0')}"
