@@ -37,6 +37,8 @@ def model() -> None:
               help="Hardware classes it may run on, such as `orin-*`; repeatable.")  # fmt: skip
 @click.option("--provider", "providers", multiple=True, default=("CPUExecutionProvider",), show_default=True,
               help="ONNX Runtime execution providers that are acceptable, best first; repeatable.")  # fmt: skip
+@click.option("--fp16", is_flag=True,
+              help="TensorRT may compute in 16 bits: faster, and a little off.")  # fmt: skip
 @click.option("--minimum-counter", type=click.IntRange(0),
               help="Devices may go back from it as far as this counter. Default: the release before.")  # fmt: skip
 @click.option("--threshold", type=click.IntRange(1, 8),

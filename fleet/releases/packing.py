@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared import chunking, sketches
 from shared.identifiers import sha256
-from shared.manifest import Artifact, ArtifactName, Chunk, Manifest, Runtime, Tensor, Tolerance
+from shared.manifest import HALF_PRECISION, Artifact, ArtifactName, Chunk, Manifest, Runtime, Tensor, Tolerance
 from shared.probes import CATEGORIES
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ TOLERANCE: Final = {
     "CUDAExecutionProvider": Tolerance(absolute=1e-3, relative=1e-2),
     "TensorrtExecutionProvider": Tolerance(absolute=1e-2, relative=5e-2),
 }
+HALF_TOLERANCE: Final = Tolerance(absolute=2e-2, relative=1e-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Label:
     hardware: tuple[str, ...] = ("*",)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     minimum_counter: int | None = None  # None: the release before, so that a fleet can go one back
+    fp16: bool = False  # TensorRT may compute in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def pack(
         ),
         inputs=facts.inputs,
         outputs=tuple(_seen(tensor, measured.output_shapes.get(tensor.name)) for tensor in facts.outputs),
-        tolerance=TOLERANCE,
+        tolerance=TOLERANCE | ({HALF_PRECISION: HALF_TOLERANCE} if label.fp16 else {}),
         latency_ms=max(measured.latency_ms, 1e-6),
         metrics={"accuracy": measured.accuracy} if measured.accuracy is not None else {},
         artifacts=artifacts,

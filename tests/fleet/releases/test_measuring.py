@@ -139,6 +139,15 @@ def test_a_package_is_what_its_manifest_says():
     assert found.accuracy > 0.85
 
 
+def test_a_release_lets_tensorrt_compute_in_16_bits_only_when_its_publisher_said_so():
+    trained = digits.train()
+    facts, found = measure(trained.onnx_bytes, image=trained.reference_x)
+    assert not pack(facts, found, trained.onnx_bytes).manifest.half_precision
+    label = packing.Label("digits", "1.0.0", fp16=True)
+    package = packing.pack(label, trained.onnx_bytes, facts, found, counter=1, content_key=b"k" * 32, now=NOW)
+    assert Manifest.parse(package.data).half_precision
+
+
 def test_the_baseline_holds_every_row_once():
     trained = digits.train()
     _, found = measure(trained.onnx_bytes, image=trained.reference_x)
