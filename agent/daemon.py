@@ -91,7 +91,12 @@ class Agent:
             limit_bytes=settings.telemetry.outbox_bytes,
             clock=self._clock,
         )
-        self._serving = Serving(settings.serving, state_dir=state_dir, observe=self._observe)
+        self._serving = Serving(
+            settings.serving,
+            state_dir=state_dir,
+            observe=self._observe,
+            build_seconds=settings.update.engine_build_timeout_seconds,
+        )
         journal = Journal(state_dir / "update.sqlite")
         self._driver = Driver(
             settings=settings.update,
@@ -111,8 +116,7 @@ class Agent:
             http=http,
             hardware=self._hardware,
             manager_url=self._manager_url,
-            worker_python=settings.serving.worker_python,
-            providers=settings.serving.providers,
+            serving_settings=settings.serving,
             checkpoint=checkpoint,
         )
         self._link = MqttLink(

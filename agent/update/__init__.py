@@ -9,7 +9,8 @@
         v
     assemble              chunks -> files of the idle slot, digests checked, model scanned
         v
-    self_test             golden inputs in a throw-away child under limits
+    examination           is there room (room)? engines for the GPU; then self_test: golden inputs in a throw-away
+        |                 child under limits; as quick as the version that serves?
         v
     switch, slots,        swap in: the slot record first, then the route (answering); beside the old version,
     slot_disk             or instead of it where memory holds only one
@@ -20,12 +21,13 @@
 
 `lifecycle` is the table that all of this walks along; `journal` makes each step durable before it
 is performed; `intake` turns announcements into updates; `effects` performs one step after the other
-as the table asks; `driver` carries them and forgets nothing. At a start `upkeep` gets the right
+as the table asks; `driver` carries them and forgets nothing, and before self-test and swap it waits for a machine
+that is cool and calm enough (holdups, conditions). At a start `upkeep` gets the right
 version serving before anything else happens, and whenever something breaks that no update is at work on:
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
-`standing` is what people see of all that.
+`standing` is what people see of all that, put together by `overview`.
 
 Read: reasons, lifecycle, slots, journal, trust, admission, plan, fetch, chunk_store, assemble,
-rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, effects,
-intake, driver.
+rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, conditions,
+holdups, room, examination, effects, intake, overview, driver.
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
+from agent.serving.providers import candidates
 from agent.update import reasons
 from agent.update.lifecycle import Update
 from shared.errors import RefusedError
@@ -30,6 +31,7 @@ class Facts:
     counter_floor: int  # no release counter below this
     known_bad: tuple[str, str] | None  # code and detail of an earlier failure of this release here
     taken_back: bool = False  # by a person on this device, after the same rollout had brought it
+    cpu_fallback: bool = False  # the CPU may stand in for the release's accelerators
 
 
 def admit(update: Update, manifest: Manifest, facts: Facts) -> tuple[str, ...]:
@@ -49,13 +51,17 @@ def admit(update: Update, manifest: Manifest, facts: Facts) -> tuple[str, ...]:
     ):
         if refusal is not None:
             raise refusal
-    return providers(manifest, installed=facts.providers, allowed=facts.allowed)
+    return providers(manifest, installed=facts.providers, allowed=facts.allowed, cpu_fallback=facts.cpu_fallback)
 
 
 def providers(
-    manifest: Manifest, *, installed: Collection[str] | None, allowed: Sequence[str] | None
+    manifest: Manifest,
+    *,
+    installed: Collection[str] | None,
+    allowed: Sequence[str] | None,
+    cpu_fallback: bool = False,
 ) -> tuple[str, ...]:
-    """Providers that release, operator and runtime all accept, best first.
+    """Providers that release, operator and runtime all accept, best first; last the CPU where it may stand in.
 
     Raises:
         RuntimeFitError: there is none, or the model's form is too new.
@@ -67,7 +73,8 @@ def providers(
             f"ONNX form {manifest.runtime.ir_version} is newer than {MAX_IR_VERSION}", remedy="update the agent"
         )
     wanted = manifest.runtime.providers
-    fit = tuple(name for name in (allowed or wanted) if name in wanted and name in installed)
+    fit = candidates(wanted, allowed=allowed, cpu_fallback=cpu_fallback)
+    fit = tuple(name for name in fit if name in installed)
     if not fit:
         raise reasons.RuntimeFitError(
             f"the release accepts {', '.join(wanted)}; this device allows {', '.join(allowed or ()) or 'any'} "

@@ -5,9 +5,10 @@ I/O: disk, tasks.
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
+from agent.serving.providers import candidates
 from agent.serving.supervisor import ModelFile, Serving
+from agent.settings import ServingSettings
 from agent.update import slots
 from agent.update.lifecycle import SlotName
 from agent.update.slot_disk import SlotDisk
@@ -18,23 +19,24 @@ logger = logging.getLogger(__name__)
 class Answering:
     """Every method may be called again."""
 
-    def __init__(self, *, disk: SlotDisk, serving: Serving, providers: Sequence[str] | None) -> None:
+    def __init__(self, *, disk: SlotDisk, serving: Serving, settings: ServingSettings) -> None:
         self._disk = disk
         self._serving = serving
-        self._providers = providers
+        self._settings = settings
 
     def version(self, model: str) -> str | None:
         """The version that requests for `model` go to now."""
         return self._serving.serving().get(model)
 
-    async def serve(self, record: slots.Record, slot: SlotName, *, verify: bool = False) -> str:
-        """The slot answers from now on; its version. With `verify` every byte of it is checked before.
+    async def serve(self, record: slots.Record, slot: SlotName, *, verify: bool = False, build: bool = False) -> str:
+        """The slot answers from now on; its version. With `verify` every byte of it is checked before; with `build`
+        there is time to make engines that are missing.
 
         Raises:
             LoadError, DamagedSlotError: it cannot; what served before still does.
         """
         file = await self.file(record, slot, verify=verify)
-        took = await self._serving.load(file)
+        took = await self._serving.load(file, build=build)
         await self._serving.route(file.model, file.version)
         logger.info("serving model=%s version=%s slot=%s load_s=%.3f", file.model, file.version, slot, took)
         return file.version
@@ -69,6 +71,18 @@ class Answering:
         """End the version's worker after what it holds. Nothing when it is not loaded."""
         await self._serving.unload(model, version)
 
+    async def pause(self, model: str, version: str) -> None:
+        """End the version; requests for the model wait until one answers again."""
+        await self._serving.pause(model, version)
+
+    def stand_in(self, model: str) -> str | None:
+        """Why the CPU runs what serves `model`, where it should be an accelerator."""
+        return self._serving.stand_ins().get(model)
+
+    def process_of(self, model: str, version: str) -> int | None:
+        """Process id of the version's worker, while there is one."""
+        return self._serving.process_of(model, version)
+
     async def explain(self, model: str, text: str) -> None:
         """Nothing can serve the model: requests are turned away with this reason. Empty: there is none."""
         await self._serving.explain(model, text)
@@ -89,5 +103,10 @@ class Answering:
             path=self._disk.file(manifest.model, slot, "model"),
             inputs=manifest.inputs,
             outputs=manifest.outputs,
-            providers=tuple(name for name in (self._providers or accepted) if name in accepted),
+            providers=candidates(accepted, allowed=self._settings.providers, cpu_fallback=self._settings.cpu_fallback),
+            accepted=accepted,
+            provider=record[slot].provider,
+            stand_in=record[slot].stand_in,
+            digest=manifest.artifacts["model"].digest,
+            fp16=manifest.half_precision,
         )

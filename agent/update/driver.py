@@ -6,40 +6,47 @@ I/O: disk, network, tasks, clock.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import httpx2
 
+from agent.serving.engines import Engines
 from agent.serving.supervisor import Observation, Serving
-from agent.settings import UpdateSettings
+from agent.settings import ServingSettings, UpdateSettings
+from agent.telemetry.host import Machine
 from agent.update import lifecycle, reasons
 from agent.update.answering import Answering
 from agent.update.chunk_store import ChunkStore
 from agent.update.effects import Effects, Outcome, Parts
+from agent.update.examination import Examination
 from agent.update.fetch import Backoff, Fetcher
+from agent.update.holdups import Holdups
 from agent.update.intake import Intake
 from agent.update.journal import Journal
 from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
+from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
 from agent.update.slot_disk import SLOTS, SlotDisk
-from agent.update.slots import Record
-from agent.update.standing import Standing, Trouble, standing
+from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
 from agent.update.trust import Trust
 from agent.update.upkeep import RETRIES, Upkeep
 from agent.update.vitals import Vitals
 from shared.clock import Clock
-from shared.errors import BrokenError, FlotillaError, RefusedError, UnavailableError
+from shared.errors import FlotillaError, RefusedError, UnavailableError
 from shared.messages import Announcement, Phase, SlotState
 
 logger = logging.getLogger(__name__)
 
 DISK_TRIES: Final = 5
 #: Effects that take long and may be left in the middle when a newer assignment arrives.
+_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.SWAP})
 _LEFT_AT_ONCE: Final = frozenset({Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.WATCH})
 
 
@@ -59,8 +66,8 @@ class Driver:
         http: httpx2.AsyncClient,
         hardware: str,
         manager_url: str,
-        worker_python: str | None = None,
-        providers: Sequence[str] | None = None,
+        serving_settings: ServingSettings | None = None,
+        machine: Machine | None = None,
         backoff: Backoff | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -69,7 +76,10 @@ class Driver:
         self._booted, self._news = asyncio.Event(), asyncio.Event()
         self._disk, self._store = SlotDisk(state_dir), ChunkStore(state_dir)
         self._vitals = Vitals(journal)
-        answering = Answering(disk=self._disk, serving=serving, providers=providers)
+        own = serving_settings or ServingSettings()
+        answering = Answering(disk=self._disk, serving=serving, settings=own)
+        self._engines, machine = Engines(state_dir, own), machine or Machine()
+        self._holdups = Holdups(settings, machine=machine, clock=clock, tell=self._tell_waiting)
         self._switch = Switch(
             disk=self._disk,
             answering=answering,
@@ -88,6 +98,14 @@ class Driver:
             checkpoint=checkpoint,
             retries=backoff or RETRIES,
         )
+        self._overview = Overview(
+            disk=self._disk,
+            answering=answering,
+            upkeep=self._upkeep,
+            journal=journal,
+            holdups=self._holdups,
+            clock=clock,
+        )
         self._backoff = backoff = backoff or Backoff()
         self._intake = Intake(
             journal=journal,
@@ -105,6 +123,7 @@ class Driver:
             idle_seconds=settings.fetch_idle_seconds,
             backoff=backoff,
         )
+        self_test = SelfTest.of(settings, python=own.worker_python)
         self._effects = Effects(
             Parts(
                 settings=settings,
@@ -113,13 +132,26 @@ class Driver:
                 disk=self._disk,
                 store=self._store,
                 fetcher=fetcher,
-                self_test=SelfTest(worker_python, settings.self_test_timeout_seconds, settings.self_test_memory_bytes),
+                self_test=self_test,
+                examination=Examination(
+                    settings=settings,
+                    serving=own,
+                    self_test=self_test,
+                    engines=self._engines,
+                    disk=self._disk,
+                    switch=self._switch,
+                    answering=answering,
+                    machine=machine,
+                    holdups=self._holdups,
+                    clock=clock,
+                    look=self._upkeep.look,
+                ),
                 switch=self._switch,
                 vitals=self._vitals,
                 upkeep=self._upkeep,
                 clock=clock,
                 hardware=hardware,
-                providers=providers,
+                serving=own,
                 superseded=self._superseded,
                 progress=self._tell,
             )
@@ -132,6 +164,7 @@ class Driver:
         current = self._journal.update("current")
         if current is None:
             self._store.prune()
+            self._prune_engines()
         await self._upkeep.boot(current)
         self._booted.set()
         async with asyncio.TaskGroup() as group:
@@ -152,44 +185,19 @@ class Driver:
         """What the endpoint saw: probation's food."""
         self._vitals.observe(observations)
         self._upkeep.observe(observations)
+        self._holdups.observe(observations)
 
     def slots(self) -> tuple[SlotState, ...]:
         """Both slots of every model."""
-        found: list[SlotState] = []
-        for model in self._disk.models():
-            try:
-                record = self._disk.read(model)
-            except BrokenError as error:
-                logger.error("slots unknown model=%s code=%s detail=%s", model, error.code, error.detail)
-                continue
-            found += [
-                SlotState(slot=name, state=record[name].state, model=model, version=record[name].version)
-                for name in ("a", "b")
-            ]
-        return tuple(found)
+        return self._overview.slots()
 
     def standing(self) -> tuple[Standing, ...]:
         """What serves each model, and why."""
-        return tuple(self._standing(model) for model in self._disk.models())
-
-    def _standing(self, model: str) -> Standing:
-        try:
-            record = self._disk.read(model)
-        except BrokenError:
-            record = Record(model)
-        return standing(
-            record,
-            serving=self._serving.serving().get(model),
-            trouble=self._upkeep.trouble(model),
-            current=self._journal.update("current"),
-            waiting=None,
-            last_end=self._journal.ending(model),
-        )
+        return self._overview.standing()
 
     def troubles(self) -> Mapping[str, str]:
         """Model -> why it is not served as it should be, with its code."""
-        found = {model: self._upkeep.trouble(model) for model in self._disk.models()}
-        return {model: _in_words(trouble) for model, trouble in found.items() if trouble is not None}
+        return self._overview.troubles()
 
     def assignment(self) -> int:
         """Highest assignment version seen; 0 before the first."""
@@ -263,6 +271,7 @@ class Driver:
         while not update.final:
             update = await self._step(update)
         self._journal.finish()
+        self._prune_engines()
         self._checkpoint("finished")
 
     async def _step(self, update: Update) -> Update:
@@ -284,12 +293,26 @@ class Driver:
         return moved
 
     async def _outcome(self, update: Update) -> Outcome:
-        """What the owed effect came to, unless a newer assignment pushes the update aside."""
+        """What the owed effect came to, unless a newer assignment pushes the update aside, or the machine is not fit
+        for it."""
+        if lifecycle.OWES[update.state] in _NEEDS_A_FIT_MACHINE:
+            refused = await self._unless_newer(update, self._fit(update))
+            if refused is not None:
+                return refused
         if lifecycle.OWES[update.state] not in _LEFT_AT_ONCE:
             aside = update.state is not lifecycle.State.PROVEN and self._superseded(update)
             return Outcome(Event.SUPERSEDED, update) if aside else await self._performed(update)
+        return await self._unless_newer(update, self._performed(update)) or Outcome(Event.SUPERSEDED, update)
+
+    async def _fit(self, update: Update) -> Outcome | None:
+        """None as soon as the machine may load something."""
+        error = await self._holdups.until_fit(update)
+        return None if error is None else Outcome(Event.REJECTED, update, error.code, error.detail)
+
+    async def _unless_newer(self, update: Update, work: Coroutine[None, None, Outcome | None]) -> Outcome | None:
+        """What `work` comes to; left in the middle when a newer assignment arrives."""
         async with asyncio.TaskGroup() as group:
-            effect = group.create_task(self._performed(update), name=f"effect-{update.state}")
+            effect = group.create_task(work, name=f"effect-{update.state}")
             newer = group.create_task(self._until_superseded(update), name="newer-assignment")
             await asyncio.wait({effect, newer}, return_when=asyncio.FIRST_COMPLETED)
             left = newer.done()
@@ -336,15 +359,19 @@ class Driver:
             return update
         return self._journal.adopt(update, waiting)
 
+    def _tell_waiting(self, update: Update, code: str, detail: str) -> None:
+        if found := lifecycle.draft(update):
+            self._report(replace(found, reason=code, detail=detail))
+
+    def _prune_engines(self) -> None:
+        """Engines go with the last slot that holds their model."""
+        with contextlib.suppress(OSError, FlotillaError):  # the next time
+            self._engines.prune(self._disk.model_digests())
+
     def _tell(self, update: Update, *, took_ms: float | None = None) -> None:
         if found := lifecycle.draft(update, took_ms=took_ms):
             logger.info("update %s release=%s reason=%s", update.state, update.release, found.reason)
             self._report(found)
-
-
-def _in_words(trouble: Trouble) -> str:
-    code = f"{reasons.SafeModeError.code}: " if trouble.safe_mode else ""
-    return f"{code}{trouble.code}: {trouble.detail}"
 
 
 def _hopeless(error: OSError, tries: int) -> RefusedError | None:

@@ -11,13 +11,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from agent.settings import UpdateSettings
-from agent.update import admission, assemble, lifecycle, plan, probation, reasons, slots
+from agent.settings import ServingSettings, UpdateSettings
+from agent.update import admission, assemble, lifecycle, plan, probation, reasons
 from agent.update.chunk_store import ChunkStore
+from agent.update.examination import Examination, Refusal, swap_need
 from agent.update.fetch import Fetcher
 from agent.update.journal import Journal
 from agent.update.lifecycle import Effect, Event, SlotName, Update
 from agent.update.plan import Plan
+from agent.update.room import Way
 from agent.update.self_test import SelfTest
 from agent.update.slot_disk import SlotDisk
 from agent.update.switch import Switch
@@ -27,7 +29,7 @@ from agent.update.vitals import Vitals
 from shared import chunking
 from shared.clock import Clock
 from shared.errors import BadInputError
-from shared.manifest import Chunk, Manifest, Tolerance
+from shared.manifest import Chunk, Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ class Parts:
     vitals: Vitals
     clock: Clock
     hardware: str
-    providers: Sequence[str] | None
+    serving: ServingSettings
+    examination: Examination
     upkeep: Upkeep
     superseded: Callable[[Update], bool]
     progress: Callable[[Update], None]  # a report of bytes fetched
@@ -129,7 +132,8 @@ class Effects:
         return admission.Facts(
             hardware=parts.hardware,
             providers=self._installed,
-            allowed=tuple(parts.providers) if parts.providers else None,
+            allowed=parts.serving.providers,
+            cpu_fallback=parts.serving.cpu_fallback,
             free_bytes=parts.disk.free_bytes() + parts.disk.used_bytes(update.model, found.slot),
             keep_free_bytes=parts.settings.minimum_free_bytes,
             missing_bytes=found.missing_bytes,
@@ -192,18 +196,10 @@ class Effects:
 
     async def _self_test(self, update: Update) -> Outcome:
         parts = self._parts
-        manifest = parts.disk.manifest(update.model, _slot(update), update.manifest)
-        accepted = manifest.runtime.providers
-        providers = tuple(name for name in (parts.providers or accepted) if name in accepted)
-        trial = await parts.self_test.run(
-            model=parts.disk.file(update.model, _slot(update), "model"),
-            golden=parts.disk.file(update.model, _slot(update), "golden"),
-            providers=providers,
-            tolerance=_tolerance(manifest, providers),
-        )
-        if not trial.passed:
-            return Outcome(Event.REJECTED, update, trial.reason or reasons.LOAD, trial.detail)
-        await parts.switch.tested(update, _slot(update), slots.Measured(provider=trial.provider))
+        found = await parts.examination.examine(update, _slot(update))
+        if isinstance(found, Refusal):
+            return Outcome(Event.REJECTED, update, found.reason, found.detail)
+        await parts.switch.tested(update, _slot(update), found)
         return Outcome(Event.PASSED, update)
 
     async def _swap(self, update: Update) -> Outcome:
@@ -213,8 +209,18 @@ class Effects:
         if update.previous is not None:
             parts.vitals.remember(update.model, update.previous)
         parts.vitals.start_over(update.model, update.version)
-        await parts.switch.swap(update, _slot(update))
+        await parts.switch.swap(update, _slot(update), alone=self._alone(update))
         return Outcome(Event.SWAPPED, update)
+
+    def _alone(self, update: Update) -> bool:
+        """Whether what serves must end first. Once the record says so, that stays."""
+        parts, slot = self._parts, _slot(update)
+        record = parts.disk.read(update.model)
+        if record.trial == slot:
+            return record.alone
+        manifest = parts.disk.manifest(update.model, slot, update.manifest)
+        needed = swap_need(record, slot, manifest)
+        return parts.examination.way(f"{update.release}", needed, update.model) is Way.ALONE
 
     async def _watch(self, update: Update) -> Outcome:
         parts = self._parts
@@ -288,10 +294,3 @@ def _slot(update: Update) -> SlotName:
 
 def _bytes(chunks: Sequence[Chunk]) -> int:
     return sum(chunk.size_bytes for chunk in chunks)
-
-
-def _tolerance(manifest: Manifest, providers: Sequence[str]) -> Tolerance:
-    for name in (*providers[:1], "default"):
-        if name in manifest.tolerance:
-            return manifest.tolerance[name]
-    return Tolerance()

@@ -95,6 +95,11 @@ class Tally:
         )
 
 
+def too_slow(now_ms: float, before_ms: float | None, *, ratio: float) -> bool:
+    """Whether one run takes longer than `ratio` allows against the version before, beyond what nobody notices."""
+    return before_ms is not None and now_ms > max(before_ms * ratio, before_ms + LATENCY_SLACK_MS)
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Keep watching."""
@@ -175,7 +180,7 @@ def _latency(now: Performance, before: Performance, settings: UpdateSettings) ->
     was, is_now = before.p95_ms, now.p95_ms
     if was is None or is_now is None:
         return None
-    if is_now <= max(was * settings.max_latency_ratio, was + LATENCY_SLACK_MS):
+    if not too_slow(is_now, was, ratio=settings.max_latency_ratio):
         return None
     return Fail(reasons.PROBATION_LATENCY, f"p95 {is_now:.1f} ms; the version before had {was:.1f} ms here")
 

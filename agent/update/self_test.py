@@ -9,16 +9,18 @@ import json
 import logging
 import os
 import signal
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.serving import interpreter
+from agent.serving.engines import Setup
+from agent.serving.providers import Runtime
+from agent.settings import UpdateSettings
 from agent.update import reasons
 from shared import signing
 from shared.errors import BadInputError
@@ -28,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 _PIECE_BYTES: Final = 64 * 1024
-_PROVIDERS: Final = interpreter.QUIET + "import json, onnxruntime as o; print(json.dumps(o.get_available_providers()))"
 
 
 class Trial(BaseModel):
@@ -41,6 +42,9 @@ class Trial(BaseModel):
     detail: str = ""
     latency_ms: float | None = None
     provider: str | None = None
+    passed_over: tuple[str, ...] = ()  # providers that did not do, and why
+    peak_bytes: int | None = None
+    resident_bytes: int | None = None
     unconfined: tuple[str, ...] = ()  # what the sandbox had no means against on this kernel
 
 
@@ -51,22 +55,60 @@ class SelfTest:
     python: str | None  # interpreter that has onnxruntime; None: our own
     timeout_seconds: float
     memory_bytes: int
+    build_seconds: float = 1800.0  # instead, where engines are made meanwhile
     _told: set[str] = field(default_factory=set)
 
-    async def run(self, *, model: Path, golden: Path, providers: Sequence[str], tolerance: Tolerance) -> Trial:
-        """What came of it; a child that hangs, dies or babbles has failed."""
+    @classmethod
+    def of(cls, settings: UpdateSettings, *, python: str | None) -> Self:
+        """As the operator set it."""
+        return cls(
+            python,
+            settings.self_test_timeout_seconds,
+            settings.self_test_memory_bytes,
+            settings.engine_build_timeout_seconds,
+        )
+
+    async def run(
+        self,
+        *,
+        model: Path,
+        golden: Path,
+        providers: Sequence[str],
+        tolerance: Tolerance,
+        tolerances: Mapping[str, Tolerance] | None = None,
+        setup: Setup | None = None,
+        rows: int = 1,
+    ) -> Trial:
+        """What came of it; a child that hangs, dies or babbles has failed.
+
+        Args:
+            tolerance: where `tolerances` has none for the provider that takes the model.
+            setup: options of providers, and engines that are made meanwhile.
+            rows: most rows that requests are joined to.
+        """
+        setup = setup or Setup(tuple(providers), {})
+        limit = self.build_seconds if setup.building else self.timeout_seconds
         request = {
             "model": str(model),
             "golden": str(golden),
             "providers": list(providers),
             "threads": 1,
             "tolerance": tolerance.model_dump(),
+            "tolerances": {name: found.model_dump() for name, found in (tolerances or {}).items()},
             "memory_bytes": self.memory_bytes,
+            "options": {name: dict(found) for name, found in setup.options.items()},
+            "readable": setup.readable,
+            "writable": setup.writable,
+            "rows": rows,
         }
+        if setup.building:  # compilers use every processor
+            request["cpu_seconds"] = int(limit * (os.cpu_count() or 1)) + 1
         trial = interpreter.command("agent.serving.trial", python=self.python)
-        found = await self._child(trial, json.dumps(request).encode())
+        found = await self._child(trial, json.dumps(request).encode(), limit)
         if found is None:
-            return _failed(reasons.SELF_TEST_TIMEOUT, f"the trial took longer than {self.timeout_seconds:g} s")
+            if setup.building:
+                return _failed(reasons.ENGINE_TIMEOUT, f"engines were not made within {limit:g} s")
+            return _failed(reasons.SELF_TEST_TIMEOUT, f"the trial took longer than {limit:g} s")
         code, answer, words = found
         try:
             verdict = Trial.model_validate(signing.strict_json(answer, limit_bytes=MAX_ANSWER_BYTES))
@@ -75,21 +117,27 @@ class SelfTest:
         self._tell(verdict.unconfined)
         return verdict
 
+    async def runtime(self) -> Runtime | None:
+        """The installed runtime; None without one."""
+        asked = interpreter.command("agent.serving.worker_facts", python=self.python)
+        found = await self._child(asked, b"", self.timeout_seconds)
+        try:
+            told: Any = signing.strict_json(found[1], limit_bytes=MAX_ANSWER_BYTES) if found else None
+            return Runtime(tuple(map(str, told["providers"])), tuple(map(str, told["runtime"])))
+        except (BadInputError, KeyError, TypeError):
+            return None
+
     async def providers(self) -> tuple[str, ...] | None:
         """What the installed runtime offers; None without a runtime."""
-        found = await self._child([self.python or sys.executable, "-c", _PROVIDERS], b"")
-        try:
-            names: Any = signing.strict_json(found[1], limit_bytes=MAX_ANSWER_BYTES) if found else None
-        except BadInputError:
-            return None
-        return tuple(str(name) for name in names) if isinstance(names, list) else None
+        found = await self.runtime()
+        return None if found is None else found.providers
 
-    async def _child(self, arguments: Sequence[str], request: bytes) -> tuple[int, bytes, str] | None:
+    async def _child(self, arguments: Sequence[str], request: bytes, limit: float) -> tuple[int, bytes, str] | None:
         child = await asyncio.create_subprocess_exec(
             *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=_environment(own=self.python is None)
         )
         try:
-            async with asyncio.timeout(self.timeout_seconds):
+            async with asyncio.timeout(limit):
                 answer, words = await _conversation(child, request)
         except TimeoutError:
             return None

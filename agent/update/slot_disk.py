@@ -122,6 +122,11 @@ class SlotDisk:
             return None
         return Found(manifest.version, sha256(data), manifest.counter, manifest.minimum_counter)
 
+    def model_digests(self) -> set[str]:
+        """Digest of the model's file in every slot that holds a release."""
+        found = [Manifest.parse(path.read_bytes()) for path in self._models.glob(f"*/[ab]/{MANIFEST_FILE}")]
+        return {manifest.artifacts["model"].digest for manifest in found}
+
     def free_bytes(self) -> int:
         """What a process without privileges may still write."""
         found = os.statvfs(self._models)

@@ -11,7 +11,7 @@ I/O: none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -73,6 +73,8 @@ class Slot:
     provider: str | None = None  # that the self-test ran on
     peak_bytes: int | None = None  # memory while loading, measured by the self-test
     resident_bytes: int | None = None  # memory once loaded
+    latency_ms: float | None = None  # of one golden row, in the self-test
+    stand_in: str | None = None  # why the CPU ran it, where it should be an accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Measured:
     provider: str | None = None
     peak_bytes: int | None = None
     resident_bytes: int | None = None
+    latency_ms: float | None = None
+    stand_in: str | None = None
 
 
 def tested(record: Record, name: SlotName, found: Measured) -> Record:
@@ -134,10 +138,7 @@ def tested(record: Record, name: SlotName, found: Measured) -> Record:
     if record[name].state is State.TESTED:
         return record
     moved = _moved(record, name, Event.PASSED)
-    learnt = replace(
-        moved[name], provider=found.provider, peak_bytes=found.peak_bytes, resident_bytes=found.resident_bytes
-    )
-    return _with(moved, name, learnt)
+    return _with(moved, name, replace(moved[name], **asdict(found)))
 
 
 def trial_begun(record: Record, name: SlotName, *, tries: int, alone: bool = False) -> Record:

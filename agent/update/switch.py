@@ -129,6 +129,24 @@ class Switch:
             self._checkpoint("swap:loaded")
             await self._answering.route(file)
 
+    async def stand_down(self, model: str) -> None:
+        """What serves is ended, to make room, until `stand_up`; requests wait meanwhile."""
+        async with self.lock:
+            if (version := self._answering.version(model)) is not None:
+                await self._answering.pause(model, version)
+                self._checkpoint("stand-down")
+
+    async def stand_up(self, model: str) -> None:
+        """The last good version serves again. One that does not load is `upkeep`'s business."""
+        async with self.lock:
+            record = self._disk.read(model)
+            if record.last_good is None:
+                return
+            try:
+                await self._answering.serve(record, record.last_good)
+            except RefusedError as error:
+                logger.error("does not serve again yet model=%s detail=%s", model, error.detail)
+
     async def commit(self, update: Update, slot: SlotName) -> None:
         """The slot is good for ever; only now the floor rises and the old version's memory is freed."""
         async with self.lock:

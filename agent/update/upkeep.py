@@ -175,13 +175,13 @@ class Upkeep:
             return False
         return True
 
-    async def _serve_good(self, record: slots.Record) -> slots.Record:
+    async def _serve_good(self, record: slots.Record, *, build: bool = False) -> slots.Record:
         """The last good slot answers, or the one beside it; what is damaged is emptied in the record, which is
-        returned. Trouble is noted, or over."""
+        returned. Trouble is noted, or over. With `build` there is time to make engines that are missing."""
         model, code, why = record.model, reasons.DamagedSlotError.code, "the device holds no good version any more"
         for slot in _in_order(record):
             try:
-                await self._answering.serve(record, slot, verify=True)
+                await self._answering.serve(record, slot, verify=True, build=build)
             except reasons.DamagedSlotError as error:
                 code, why = error.code, error.detail
                 logger.error("slot damaged model=%s detail=%s", model, error.detail)
@@ -228,7 +228,7 @@ class Upkeep:
         serves = self._answering.version(record.model)
         wanted = record[record.last_good].version if record.last_good else None
         if wanted is None or serves != wanted:
-            await self._serve_good(record)
+            await self._serve_good(record, build=True)
         elif not crash_loop.loops(self._deaths.get((record.model, wanted), ()), self._clock.monotonic()):
             self._troubles.pop(record.model, None)
         else:

@@ -33,7 +33,7 @@ from tuf.api.metadata import (
 
 from shared import chunking, onnx_scan, signing
 from shared.identifiers import release_path, sha256
-from shared.manifest import Artifact, Chunk, Manifest, Runtime, Tensor
+from shared.manifest import Artifact, Chunk, Manifest, Runtime, Tensor, Tolerance
 from shared.messages import Announcement
 from shared.signing import NaClSigner
 
@@ -199,9 +199,9 @@ class ReleaseRepository:
         **runtime: Any,
     ) -> Release:
         """Seal, sign and serve a release. `listed` False: no release key vouches for it.
-        `minimum_counter` and fields of the runtime may be given."""
+        `minimum_counter`, `tolerance` and fields of the runtime may be given."""
         content_key = signing.new_content_key()
-        minimum = runtime.pop("minimum_counter", 0)
+        minimum, tolerance = runtime.pop("minimum_counter", 0), runtime.pop("tolerance", None)
         chunks: dict[str, bytes] = {}
         artifacts = {
             "model": _seal("model", file, content_key, chunks, chunk_bytes),
@@ -219,6 +219,7 @@ class ReleaseRepository:
             runtime=Runtime(**{**facts, **runtime}),
             inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 8)),),
             outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 3)),),
+            tolerance=tolerance or {"default": Tolerance()},
             latency_ms=0.1,
             artifacts=artifacts,
         )

@@ -1,4 +1,4 @@
-"""A device whose endpoint is a table of routes, so that every other part can be the real one."""
+"""A device whose endpoint is a table of routes (or the real one), so that every other part can be the real one."""
 
 import asyncio
 import io
@@ -12,8 +12,9 @@ import numpy as np
 from nacl.public import PrivateKey
 
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
-from agent.serving.supervisor import LoadError, ModelFile
-from agent.settings import UpdateSettings
+from agent.serving.supervisor import LoadError, ModelFile, Serving
+from agent.settings import ServingSettings, UpdateSettings
+from agent.telemetry.host import Machine
 from agent.update.driver import Driver
 from agent.update.fetch import Backoff
 from agent.update.journal import Journal
@@ -21,6 +22,7 @@ from agent.update.lifecycle import Draft
 from agent.update.trust import Trust
 from shared.clock import SystemClock
 from shared.messages import Announcement, Phase
+from tests.simulators.machine import WORKER
 from tests.simulators.release_repository import Release, ReleaseRepository, golden_of
 
 SETTINGS = UpdateSettings(
@@ -43,9 +45,10 @@ class FakeServing:
         self.routes: dict[str, str] = {}
         self.refuses: set[str] = set()
         self.reasons: dict[str, str] = {}
+        self.paused: list[str] = []
         self.exchanged: list[tuple[str, str]] = []  # version that left, version that came
 
-    async def load(self, file: ModelFile) -> float:
+    async def load(self, file: ModelFile, *, build: bool = False) -> float:
         if file.version in self.refuses:
             raise LoadError(f"{file.version} does not load")
         assert file.path.is_file()
@@ -60,10 +63,21 @@ class FakeServing:
 
     async def exchange(self, file: ModelFile, leaving: str) -> float:
         self.exchanged.append((leaving, file.version))
-        await self.unload(file.model, leaving)
+        await self.pause(file.model, leaving)
         took = await self.load(file)
         await self.route(file.model, file.version)
         return took
+
+    async def pause(self, model: str, version: str) -> None:
+        self.paused.append(version)
+        await self.unload(model, version)
+
+    def stand_ins(self) -> dict[str, str]:
+        files = [self.loaded[route] for route in self.routes.items()]
+        return {file.model: file.stand_in for file in files if file.stand_in}
+
+    def process_of(self, model: str, version: str) -> int | None:
+        return WORKER if (model, version) in self.loaded else None
 
     async def explain(self, model: str, text: str) -> None:
         self.reasons.pop(model, None)
@@ -92,6 +106,9 @@ class Device:
     marks: list[str] = field(default_factory=list)
     refuses: set[str] = field(default_factory=set)
     providers: Sequence[str] | None = None
+    serving_settings: ServingSettings = field(default_factory=ServingSettings)
+    machine: Machine | None = None  # None: a root folder in which nothing can be read
+    endpoint: Serving | None = None  # the real one, where it matters; it runs by itself
 
     @asynccontextmanager
     async def _endpoint(self) -> AsyncIterator[None]:
@@ -124,13 +141,14 @@ class Device:
                         clock=clock,
                     ),
                     journal=self.journal,
-                    serving=self.serving,  # type: ignore[arg-type]
+                    serving=self.endpoint or self.serving,  # type: ignore[arg-type]
                     report=self._report,
                     clock=clock,
                     http=http,
                     hardware=self.hardware,
                     manager_url=self.repository.url,
-                    providers=self.providers,
+                    serving_settings=self.serving_settings.model_copy(update={"providers": self.providers}),
+                    machine=self.machine or Machine(self.folder / "no such machine"),
                     backoff=QUICK,
                     checkpoint=self._mark,
                 )
@@ -176,7 +194,8 @@ class Device:
         """Assign, send good traffic, wait for the end."""
         await self.assign(release, **custom)
         await self.until(lambda: self.serves(release.manifest.version) or self._ended())
-        self.traffic(SETTINGS.probation_requests, correct=True)
+        if release.manifest.model in self.serving.routes:
+            self.traffic(SETTINGS.probation_requests, correct=True)
         return await self.end()
 
     def _ended(self) -> bool:
