@@ -103,7 +103,13 @@ def _agrees(side: str, specs: Sequence[Any], promised: Sequence[Mapping[str, Any
 
 
 def _warm_up(session: worker_session.Session) -> None:
-    """One run on zeros, so that the first client does not pay for it. Models that refuse zeros are not wrong."""
+    """One run on zeros, so that the first client does not pay for it. Models that refuse zeros are not wrong.
+
+    Not where an accelerator would have to guess a size: it would compile for that.
+    """
+    guessed = any(size == -1 for spec in session.inputs for size in spec.shape[1:])
+    if guessed and session.provider != worker_session.CPU:
+        return
     try:
         session.run(
             {

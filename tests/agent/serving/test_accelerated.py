@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from agent.serving import interpreter
 from agent.serving.engines import Engines
@@ -22,7 +22,8 @@ from agent.serving.providers import CPU, CUDA, TENSORRT
 from agent.serving.supervisor import EnginesMissingError, LoadError, ModelFile
 from agent.settings import ServingSettings
 from shared.identifiers import sha256
-from tests.agent.serving.kit import Digits, endpoint, model_file, worker_pids
+from shared.manifest import Tensor
+from tests.agent.serving.kit import Digits, endpoint, model_file, save_model, worker_pids
 from tests.simulators import accelerators
 
 ALL = (TENSORRT, CUDA, CPU)
@@ -222,6 +223,17 @@ async def test_making_engines_has_a_time_limit_of_its_own(tmp_path: Path, digits
     settings = {"worker_python": python, "load_timeout_seconds": 0.9}
     async with endpoint(tmp_path / "state", **settings) as running:
         await running.serving.load(on_gpu(digits_model), build=True)
+
+
+async def test_no_engine_is_made_for_a_size_that_nobody_asked_for(tmp_path: Path, digits_model: Path) -> None:
+    free = (Tensor(name="image", datatype="FP32", shape=(-1, -1)),)
+    out = (Tensor(name="scores", datatype="FP32", shape=(-1, -1)),)
+    save_model(tmp_path / "free.onnx", [helper.make_node("Relu", ["image"], ["scores"])], inputs=free, outputs=out)
+    of_any_size = ModelFile("any", "1.0.0", "a", tmp_path / "free.onnx", free, out, (CUDA,))
+    python = accelerators.interpreter(tmp_path, run_seconds=2.0)
+    async with endpoint(tmp_path / "state", worker_python=python) as running:
+        assert await running.serving.load(of_any_size) < 2.0
+        assert await running.serving.load(on_gpu(digits_model, providers=(CUDA,))) >= 2.0  # run once before it serves
 
 
 async def test_a_worker_that_comes_up_on_another_provider_than_it_was_tested_on_does_not_serve(

@@ -112,6 +112,16 @@ async def test_engines_that_take_too_long_fail_the_update_and_not_for_ever(
         assert (await device.install(release)).phase is Phase.COMMITTED
 
 
+async def test_a_provider_that_keeps_no_engine_does_not_come_to_serve(
+    device: Device, publish: Publish, tmp_path: Path
+) -> None:
+    accelerated(device, tmp_path, keeps=False)
+    async with device.on():
+        failed = await device.install(publish())
+        assert refused(failed) == (Phase.FAILED, "E_ENGINES")
+        assert "is the disk full?" in (failed.detail or "")
+
+
 async def test_making_engines_is_not_under_the_limit_of_a_self_test(
     device: Device, publish: Publish, tmp_path: Path
 ) -> None:
