@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -137,10 +137,11 @@ class Engines:
         most = self._settings.gpu_memory_bytes
         return providers.options(fit, engines=engines, half=half, gpu_memory_bytes=most)
 
-    def prune(self, digests: Collection[str]) -> None:
-        """Keep only engines of models with these digests."""
-        keep = {digest[:_NAME] for digest in digests}
-        for folder in self._root.glob("*-*"):
+    def prune(self, wanted: Callable[[], Collection[str]]) -> None:
+        """Keep only engines of models whose digest is `wanted`. Nobody is asked where there are none."""
+        folders = list(self._root.glob("*-*"))
+        keep = {digest[:_NAME] for digest in wanted()} if folders else set()
+        for folder in folders:
             if folder.name.partition("-")[0] not in keep:
                 Place(folder).discard()
 

@@ -366,7 +366,7 @@ class Driver:
     def _prune_engines(self) -> None:
         """Engines go with the last slot that holds their model."""
         with contextlib.suppress(OSError, FlotillaError):  # the next time
-            self._engines.prune(self._disk.model_digests())
+            self._engines.prune(self._disk.model_digests)
 
     def _tell(self, update: Update, *, took_ms: float | None = None) -> None:
         if found := lifecycle.draft(update, took_ms=took_ms):

@@ -127,8 +127,9 @@ def test_engines_go_with_their_model_and_with_their_runtime(tmp_path: Path) -> N
     place, other = made(tmp_path), made(tmp_path, TWO)
     assert not old.folder.exists()
     engines = Engines(tmp_path, ServingSettings())
-    engines.prune({ONE})
+    engines.prune(lambda: {ONE})
     assert place.complete()
     assert not other.folder.exists()
-    engines.prune(set())
+    engines.prune(set)
     assert list((tmp_path / "engines").iterdir()) == []
+    engines.prune(lambda: pytest.fail("there are none"))
