@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import httpx2
 from agent.serving.observations import Observation, Sample
 from agent.serving.supervisor import Serving
 from agent.settings import ServingSettings, UpdateSettings
+from agent.telemetry.host import Machine
 from agent.update.driver import Driver
 from agent.update.fetch import Backoff
 from agent.update.journal import Journal
@@ -31,12 +31,18 @@ from agent.update.lifecycle import Draft
 from agent.update.trust import Trust
 from shared.clock import SystemClock
 from shared.messages import Announcement
+from tests.simulators.machine import Full
 
 LIMIT_SECONDS = 60
 _ROOT = Path(__file__).resolve().parents[2]
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 8], "data": [0.5] * 8}]}
 SETTINGS = UpdateSettings(
-    probation_seconds=0.05, probation_requests=10, probation_limit_seconds=30, minimum_free_bytes=1, tries=3
+    probation_seconds=0.05,
+    probation_requests=10,
+    probation_limit_seconds=30,
+    minimum_free_bytes=1,
+    memory_margin_bytes=0,
+    tries=3,
 )
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.simulators.killable_agent"])
@@ -98,7 +104,10 @@ class _Agent:
     async def run(self) -> None:
         job, clock = self._job, SystemClock()
         journal = Journal(job.folder / "update.sqlite")
-        serving = Serving(ServingSettings(http_port=0, grpc_port=None), state_dir=job.folder, observe=self._observe)
+        settings = ServingSettings(
+            http_port=0, grpc_port=None, when_memory_is_short="stop-start" if job.alone else "refuse"
+        )
+        serving = Serving(settings, state_dir=job.folder, observe=self._observe)
         async with httpx2.AsyncClient() as http, asyncio.TaskGroup() as group:
             self._driver = Driver(
                 settings=SETTINGS,
@@ -112,12 +121,11 @@ class _Agent:
                 hardware="x86_64",
                 manager_url=job.url,
                 backoff=Backoff(0.005, 0.02),
+                serving_settings=settings,
+                machine=Full() if job.alone else Machine(),
                 checkpoint=self._checkpoint,
             )
             tasks = [group.create_task(self._driver.run()), group.create_task(serving.run())]
-            if job.alone:
-                switch = self._driver._switch
-                switch.swap = partial(switch.swap, alone=True)  # type: ignore[method-assign]
             await self._driver.booted()
             requests = group.create_task(self._requests(serving, http))
             for body in job.announcements:

@@ -5,6 +5,8 @@ calm = Orin(folder); calm.heat("tj-thermal", 91.0); Machine(folder) reads it
 
 from pathlib import Path
 
+from agent.telemetry.host import Machine
+
 ZONES = {
     "cpu-thermal": 48_031,
     "gpu-thermal": 47_250,
@@ -62,3 +64,13 @@ class Orin:
         self.write("proc/meminfo", "\n".join([*lines, f"MemAvailable:    {available_bytes // _KIB} kB"]))
         halves = private_bytes // 2 // _KIB
         self.write(f"proc/{WORKER}/smaps_rollup", f"Private_Clean:  {halves} kB\nPrivate_Dirty:  {halves} kB")
+
+
+class Full(Machine):
+    """This machine, if nothing were left of its memory, and workers were larger than those of tests."""
+
+    def available_bytes(self) -> int:
+        return 0
+
+    def private_bytes(self, pid: int) -> int:
+        return (super().private_bytes(pid) or 0) + 256 * 1024**2

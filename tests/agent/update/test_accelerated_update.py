@@ -8,11 +8,11 @@ import pytest
 
 from agent.serving.supervisor import Serving
 from agent.settings import ServingSettings
-from agent.telemetry.host import Machine
 from agent.update.standing import Standing
 from shared.messages import Phase
 from tests.simulators import accelerators
 from tests.simulators.accelerators import CPU, TENSORRT
+from tests.simulators.machine import Full
 from tests.simulators.release_repository import ReleaseRepository
 from tests.simulators.updating_device import Device, with_settings
 
@@ -68,16 +68,6 @@ async def test_the_worker_finds_the_engines_that_the_self_test_made_and_after_a_
         await until(lambda: device.driver.troubles() == {})
         assert set(accelerators.engines(device.folder)).isdisjoint(first)
         assert len(accelerators.engines(device.folder)) == 1
-
-
-class Full(Machine):
-    """This machine, if nothing were left of its memory, and workers were larger than those of tests."""
-
-    def available_bytes(self) -> int:
-        return 0
-
-    def private_bytes(self, pid: int) -> int:
-        return (super().private_bytes(pid) or 0) + 256 * 1024**2
 
 
 async def test_a_full_machine_exchanges_versions_one_after_the_other(
