@@ -9,7 +9,7 @@
     daemon:  supervisor -> runner, one per loaded version            |  worker_wire ●: who has which place in it
                  gate (child: front)   door (child: grpc_door)   forking (child: fork_server -> forks the workers)
                  observations ●: what was seen, on its way to telemetry and probation
-    worker_scheduling: who gets the processor first, in the front and in every worker
+    worker_scheduling, worker_wait: who gets the processor first; who stays awake for the next request
 
     providers ●: which of them may run a version    loading ●: what a worker is asked to load, and why it does not
     engines: what they compile, kept for each model and runtime (worker_facts); worker_memory: what a model takes

@@ -247,15 +247,23 @@ def answer(
     extra: Mapping[str, str] | None = None,
 ) -> bytes:
     """A whole answer."""
+    more = tuple(extra.items()) if extra else ()
+    return b"".join([_answer_head(status, len(body), keep_alive, content_type, more), body])
+
+
+@lru_cache(maxsize=_KNOWN_HEADS)
+def _answer_head(
+    status: int, length: int, keep_alive: bool, content_type: str, extra: tuple[tuple[str, str], ...]
+) -> bytes:
     lines = [
         (
             f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\n"
-            f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+            f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n"
         )
     ]
-    lines.extend(f"{name}: {value}\r\n" for name, value in (extra or {}).items())
+    lines.extend(f"{name}: {value}\r\n" for name, value in extra)
     lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
-    return b"".join(["".join(lines).encode("latin-1"), body])
+    return "".join(lines).encode("latin-1")
 
 
 def inflate(data: bytes | bytearray, coding: str, limit: int) -> bytes:

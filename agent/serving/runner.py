@@ -210,6 +210,7 @@ class Runner:
             **self._joining(),
             "gentle": self._gentle and not self.loaded.done(),
             "realtime": self._settings.realtime == "auto",
+            "wakeful": self._settings.wakeful == "auto",
         }
         try:
             async with asyncio.timeout(self._settings.load_timeout_seconds):

@@ -31,6 +31,7 @@ from agent.serving import (
     worker_scheduling,
     worker_session,
     worker_tensors,
+    worker_wait,
     worker_wire,
 )
 
@@ -148,13 +149,15 @@ class Worker:
         self._arena: Optional[mmap.mmap] = None
         self._view = memoryview(b"")
         self._prober = worker_probe.Prober()
+        self._awake = bool(job.get("wakeful"))
 
     def run(self) -> None:
         """Until the control socket is closed."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
+        wait = worker_wait.Wait(poll, awake=self._awake)
         while True:
-            for descriptor, _ in poll.poll(None if self._prober.empty else _IDLE_MS) or self._idle():
+            for descriptor, _ in wait.events(None if self._prober.empty else _IDLE_MS) or self._idle():
                 if descriptor == self._control.fileno():
                     if not self._told(poll):
                         return
@@ -352,7 +355,7 @@ class Worker:
             call.request_id,
             _classes(results) if call.request_id else (),
         )
-        return reply, worker_probe.own(call.inputs) if call.lent else call.inputs, results
+        return reply, self._prober.own(call.inputs) if call.lent else call.inputs, results
 
     def _refuse(
         self, request: worker_wire.Request, status: int, kind: int, text: str, call_id: str = ""

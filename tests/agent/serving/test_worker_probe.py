@@ -70,3 +70,30 @@ def test_small_inputs_are_copied() -> None:
     inputs["image"][:] = 0.25
     ((_, packed),) = prober.flush()
     assert worker_wire.unpack_features(packed)["input.brightness"][0] == expected
+
+
+def test_after_a_large_input_only_answers_are_probed_for_a_while() -> None:
+    prober = Prober()
+    inputs, results = request(1, 1, 400)
+    assert prober.add(1, inputs, results)
+    list(prober.flush())
+    assert not prober.add(2, inputs, results)
+    assert prober.own(inputs) == {}
+    small, scores = request(1, 2)
+    assert not prober.add(3, small, scores)
+    found = dict(prober.flush())
+    assert "input.brightness" not in worker_wire.unpack_features(found[2])
+    assert "output.confidence" in worker_wire.unpack_features(found[2])
+    assert "input.brightness" in worker_wire.unpack_features(found[3])
+    prober._rests_until = 0.0
+    assert prober.add(4, inputs, results)
+
+
+def test_what_is_lent_is_looked_at_in_a_copy() -> None:
+    prober = Prober()
+    inputs, results = request(1, 1, 400)
+    own = prober.own(inputs)
+    inputs["image"][:] = 0.25
+    prober.add(1, own, results)
+    ((_, packed),) = prober.flush()
+    assert worker_wire.unpack_features(packed)["input.brightness"][0] != 0.25
