@@ -13,8 +13,8 @@ import select
 import time
 from typing import Optional
 
-_QUICK = 150_000  # ns between an answer and the next request, on average, up to which it pays to stay awake
-_LOOK = 250_000  # ns to stay awake for one request
+_QUICK = 250_000  # ns between an answer and the next request, on average, up to which it pays to stay awake
+_LOOK = 400_000  # ns to stay awake for one request
 _UNBROKEN = 50_000_000  # ns; then once asleep, as the kernel ends the privilege of who never is (worker_scheduling)
 _LONGEST = 1_000_000  # ns; longer waits count as so long
 
