@@ -43,6 +43,7 @@ class ServingSettings(Section):
     gpu_memory_bytes: PositiveInt | None = None  # for one version on a GPU; None: what it takes
     when_memory_is_short: Literal["refuse", "stop-start"] = "refuse"  # stop-start: the old version ends before
     threads: PositiveInt = 1  # of one inference
+    max_connections: PositiveInt = 1024  # beyond it whoever has been idle for longest is closed
     queue_limit: PositiveInt = 256  # requests that may wait for one model; beyond it 503 with Retry-After
     request_timeout_seconds: PositiveFloat = 10.0
     load_timeout_seconds: PositiveFloat = 60.0

@@ -62,6 +62,7 @@ class Front:
     table: dispatch.Dispatch
     server_version: str
     offer: Offer  # of shared memory
+    most_connections: int
     loop: asyncio.AbstractEventLoop
     priority: worker_scheduling.Priority
     workers: dict[dispatch.Key, socket.socket] = field(default_factory=dict)
@@ -90,6 +91,18 @@ class Front:
 
     def opened(self, connection: Connection) -> None:
         self.connections.add(connection)
+        if len(self.connections) > self.most_connections:
+            self._make_room(connection)
+
+    def _make_room(self, newest: Connection) -> None:
+        """There are too many: whoever has been idle for longest goes, or, where nobody is, the newest."""
+        now = time.monotonic()
+        idle = [entry for entry in self.connections if not entry.engaged(now)]
+        if idle:
+            min(idle, key=lambda entry: entry.touched).abort()
+            return
+        text = f"{self.most_connections} connections are open and busy; try again shortly"
+        newest.respond(503, documents.error(text), extra={"Retry-After": "1"})
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -340,6 +353,7 @@ async def run(control: socket.socket, arena: int, settings: dict[str, Any], list
         table=dispatch.Dispatch(queue_limit=settings["queue_limit"], timeout_seconds=settings["timeout_seconds"]),
         server_version=settings["version"],
         offer=settings["shared_memory"],
+        most_connections=settings["max_connections"],
         loop=loop,
         wakefulness=Wakefulness(loop, wanted=settings["wakeful"]),
         priority=worker_scheduling.Priority(worker_scheduling.FRONT if settings["realtime"] else 0),

@@ -115,6 +115,7 @@ class Serving:
                         "wakeful": self._settings.wakeful == "auto",
                         "realtime": self._settings.realtime == "auto",
                         "shared_memory": self._settings.shared_memory,
+                        "max_connections": self._settings.max_connections,
                     },
                     prepare=self._tell_all,
                     observe=self._observe,

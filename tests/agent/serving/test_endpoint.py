@@ -1,6 +1,7 @@
 """The endpoint as clients see it: stock tritonclient, raw HTTP, wrong requests, feedback."""
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import json
@@ -337,3 +338,35 @@ async def test_onnxruntime_tells_its_makers_nothing_and_keeps_no_identity_in_the
         await running.serving.load(model_file(digits_model, "1.0.0"))
     assert await SelfTest(None, 30, 2**30).providers()
     assert list(home.rglob("*")) == []
+
+
+async def test_with_too_many_connections_the_longest_idle_goes_and_a_busy_one_never(
+    tmp_path: Path, digits: Digits, digits_model: Path
+) -> None:
+    async with endpoint(tmp_path, max_connections=3) as running:
+        await running.serving.load(model_file(digits_model, "1.0.0"))
+        await running.serving.route("digits", "1.0.0")
+        address = ("127.0.0.1", running.endpoints.http_port)
+        live = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+        def check() -> None:
+            idle, begun, also_begun = (socket.create_connection(address, timeout=10) for _ in range(3))
+            with idle, begun, also_begun:
+                for connection in (idle, begun, also_begun):
+                    connection.sendall(live)
+                    assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+                for connection in (begun, also_begun):
+                    connection.sendall(live[:20])  # in the middle of a request
+                with socket.create_connection(address, timeout=10) as fourth:
+                    fourth.sendall(live[:20])
+                    with contextlib.suppress(ConnectionResetError):
+                        assert idle.recv(4096) == b""
+                    with socket.create_connection(address, timeout=10) as fifth:
+                        answer = fifth.recv(4096)
+                        assert answer.startswith(b"HTTP/1.1 503")
+                        assert b"3 connections are open and busy" in answer
+                    for connection in (begun, also_begun, fourth):
+                        connection.sendall(live[20:])
+                        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+        await asyncio.to_thread(check)
