@@ -129,13 +129,13 @@ async def measure(folder: Path, *, crashes: int) -> list[Result]:
     endpoint = ServingSettings(http_port=0, grpc_port=None, request_timeout_seconds=HANG_SECONDS)
     results: list[Result] = []
     with ReleaseRepository() as repository:
-        device = ServingDevice(folder / "bad", repository, CAREFUL, endpoint=endpoint)
+        device = ServingDevice(folder / "bad", repository, CAREFUL, serving_settings=endpoint)
         async with device.on():
             await install(device, repository, "1.0.0", tiny_model(0))
             for number, case in enumerate(cases()):
                 results += judged(case, await endure(device, repository, f"1.{number + 1}.0", case))
         for number, (what, model, strike, goal_ms) in enumerate(BLOWS):
-            device = ServingDevice(folder / f"committed-{number}", repository, QUICK, endpoint=endpoint)
+            device = ServingDevice(folder / f"committed-{number}", repository, QUICK, serving_settings=endpoint)
             async with device.on():
                 await install(device, repository, f"2.{number}.0", tiny_model(1))
                 await install(device, repository, f"3.{number}.0", model)

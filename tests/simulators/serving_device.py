@@ -15,13 +15,13 @@ from tests.simulators.updating_device import Device
 class ServingDevice(Device):
     """As `Device`; what the endpoint sees goes to the driver, as in the agent's daemon."""
 
-    endpoint: ServingSettings = field(default_factory=lambda: ServingSettings(http_port=0, grpc_port=None))
+    serving_settings: ServingSettings = field(default_factory=lambda: ServingSettings(http_port=0, grpc_port=None))
     died: list[WorkerDied] = field(default_factory=list)
     address: str = ""
 
     @asynccontextmanager
     async def _endpoint(self) -> AsyncIterator[None]:
-        self.serving = Serving(self.endpoint, state_dir=self.folder, observe=self._observe)  # type: ignore[assignment]
+        self.serving = Serving(self.serving_settings, state_dir=self.folder, observe=self._observe)  # type: ignore[assignment]
         running = asyncio.create_task(self.serving.run(), name="endpoint")  # type: ignore[attr-defined]
         try:
             where = await asyncio.wait_for(self.serving.started(), 30)  # type: ignore[attr-defined]

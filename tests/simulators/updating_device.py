@@ -1,4 +1,4 @@
-"""A device whose endpoint is a table of routes (or the real one), so that every other part can be the real one."""
+"""A device whose endpoint is a table of routes, so that every other part can be the real one."""
 
 import asyncio
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from nacl.public import PrivateKey
 
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
-from agent.serving.supervisor import LoadError, ModelFile, Serving
+from agent.serving.supervisor import LoadError, ModelFile
 from agent.settings import ServingSettings, UpdateSettings
 from agent.telemetry.host import Machine
 from agent.update.driver import Driver
@@ -108,7 +108,6 @@ class Device:
     providers: Sequence[str] | None = None
     serving_settings: ServingSettings = field(default_factory=ServingSettings)
     machine: Machine | None = None  # None: a root folder in which nothing can be read
-    endpoint: Serving | None = None  # the real one, where it matters; it runs by itself
 
     @asynccontextmanager
     async def _endpoint(self) -> AsyncIterator[None]:
@@ -141,7 +140,7 @@ class Device:
                         clock=clock,
                     ),
                     journal=self.journal,
-                    serving=self.endpoint or self.serving,  # type: ignore[arg-type]
+                    serving=self.serving,  # type: ignore[arg-type]
                     report=self._report,
                     clock=clock,
                     http=http,

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,22 +16,21 @@ from tests.simulators import accelerators
 from tests.simulators.accelerators import CPU, TENSORRT
 from tests.simulators.machine import Full
 from tests.simulators.release_repository import ReleaseRepository
-from tests.simulators.updating_device import Device, with_settings
+from tests.simulators.serving_device import ServingDevice
+from tests.simulators.updating_device import with_settings
+
+
+@pytest.fixture
+def device(tmp_path: Path, repository: ReleaseRepository) -> ServingDevice:
+    return ServingDevice(tmp_path / "state", repository)
 
 
 @asynccontextmanager
-async def served(device: Device, **settings: object) -> AsyncIterator[Serving]:
-    """The device with its real endpoint, on."""
-    chosen = ServingSettings.model_validate({"http_port": 0, "grpc_port": None, **settings})
-    device.serving_settings = chosen
-    device.endpoint = Serving(chosen, state_dir=device.folder, observe=lambda found: device.driver.observe(found))
-    running = asyncio.create_task(device.endpoint.run())
-    try:
-        async with device.on():
-            yield device.endpoint
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
+async def served(device: ServingDevice, **settings: object) -> AsyncIterator[Serving]:
+    """The device, on, with its real endpoint."""
+    device.serving_settings = ServingSettings.model_validate({"http_port": 0, "grpc_port": None, **settings})
+    async with device.on():
+        yield cast(Serving, device.serving)
 
 
 async def until(true: Callable[[], bool], seconds: float = 20) -> None:
@@ -38,13 +39,13 @@ async def until(true: Callable[[], bool], seconds: float = 20) -> None:
             await asyncio.sleep(0.02)
 
 
-def standing(device: Device) -> Standing:
+def standing(device: ServingDevice) -> Standing:
     (found,) = device.driver.standing()
     return found
 
 
 async def test_the_worker_finds_the_engines_that_the_self_test_made_and_after_a_new_driver_they_are_made_anew(
-    device: Device, repository: ReleaseRepository, models: list[bytes], tmp_path_factory: pytest.TempPathFactory
+    device: ServingDevice, repository: ReleaseRepository, models: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     device.settings = with_settings(probation_requests=1, probation_limit_seconds=0.2)
     folder = tmp_path_factory.mktemp("python")
@@ -71,7 +72,7 @@ async def test_the_worker_finds_the_engines_that_the_self_test_made_and_after_a_
 
 
 async def test_a_full_machine_exchanges_versions_one_after_the_other(
-    device: Device, repository: ReleaseRepository, models: list[bytes]
+    device: ServingDevice, repository: ReleaseRepository, models: list[bytes]
 ) -> None:
     device.settings = with_settings(
         probation_requests=1, probation_limit_seconds=0.2, probation_seconds=0.1, memory_margin_bytes=0

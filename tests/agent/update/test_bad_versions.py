@@ -30,7 +30,7 @@ ENDPOINT = ServingSettings(http_port=0, grpc_port=None, request_timeout_seconds=
 async def test_no_request_fails_the_version_before_serves_and_the_reason_is_told(
     tmp_path: Path, repository: ReleaseRepository, what: str, code: str, said: str
 ) -> None:
-    device = ServingDevice(tmp_path, repository, faults.QUICK, endpoint=ENDPOINT)
+    device = ServingDevice(tmp_path, repository, faults.QUICK, serving_settings=ENDPOINT)
     case = faults.Case(what, poisoned(what), code, requests=[*[faults.USUAL] * 49, faults.DEADLY])
     async with device.on():
         await faults.install(device, repository, "1.0.0", tiny_model(0))
