@@ -9,6 +9,12 @@ import pytest
 from shared.notify import Handed, drop, handed, keep, notify, watchdog_seconds
 from tests.simulators.systemd import Systemd
 
+OURS = "ours"  # stands for our process id, so that tests keep their names
+
+
+def _filled(owner: str) -> str:
+    return str(os.getpid()) if owner == OURS else owner
+
 
 @pytest.fixture(params=["/notify", "@flotilla-test"])
 def door(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
@@ -69,11 +75,11 @@ def test_what_was_kept_is_handed_over_once(tmp_path: Path) -> None:
     systemd.close()
 
 
-@pytest.mark.parametrize(("owner", "number"), [("1", "2"), ("", "2"), (str(os.getpid()), "many")])
+@pytest.mark.parametrize(("owner", "number"), [("1", "2"), ("", "2"), (OURS, "many")])
 def test_what_is_meant_for_another_process_is_left_alone(
     owner: str, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("LISTEN_PID", owner), ("LISTEN_FDS", number), ("LISTEN_FDNAMES", "a:b")):
+    for name, value in (("LISTEN_PID", _filled(owner)), ("LISTEN_FDS", number), ("LISTEN_FDNAMES", "a:b")):
         monkeypatch.setenv(name, value)
     assert list(handed()) == []
 
@@ -82,7 +88,7 @@ def test_what_is_meant_for_another_process_is_left_alone(
     ("micros", "owner", "seconds"),
     [
         ("30000000", None, 10.0),
-        ("30000000", str(os.getpid()), 10.0),
+        ("30000000", OURS, 10.0),
         ("30000000", "1", None),
         ("0", None, None),
         ("", None, None),
@@ -95,5 +101,5 @@ def test_the_watchdog_is_fed_three_times_as_often_as_asked(
     monkeypatch.setenv("WATCHDOG_USEC", micros)
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     if owner is not None:
-        monkeypatch.setenv("WATCHDOG_PID", owner)
+        monkeypatch.setenv("WATCHDOG_PID", _filled(owner))
     assert watchdog_seconds() == seconds
