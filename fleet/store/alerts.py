@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.store.tables import Alert
 
 #: States of alerts that are not over.
-LIVE: Final = ("open", "acknowledged")
+LIVE: Final = ("open", "silenced", "escalated", "acknowledged")
 
 
 async def get(tx: AsyncSession, alert_id: str) -> Alert | None:
@@ -50,6 +50,11 @@ async def page(
         when = datetime.fromisoformat(after[0])
         query = query.where(or_(Alert.opened_at < when, (Alert.opened_at == when) & (Alert.id < after[1])))
     return (await tx.scalars(query)).all()
+
+
+async def all_live(tx: AsyncSession) -> Sequence[Alert]:
+    """Every alert that is not over, oldest first."""
+    return (await tx.scalars(select(Alert).where(Alert.state.in_(LIVE)).order_by(Alert.opened_at))).all()
 
 
 async def count_live(tx: AsyncSession) -> int:
