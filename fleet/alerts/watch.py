@@ -23,7 +23,6 @@ LOOK_BACK: Final = timedelta(hours=1)
 KINDS: Final = ("expiry", "performance", "deployment")
 _FAILED: Final = (*STAYED, TIMED_OUT)
 _REMEDIES: Final = {
-    "root": "flotilla key rotate root",
     "snapshot": "the manager signs it by itself; its log says why it does not",
     "timestamp": "the manager signs it by itself; its log says why it does not",
 }
@@ -108,7 +107,7 @@ async def _endings(tx: AsyncSession, now: datetime, notice: timedelta) -> list[E
     for role, row in (await releases.newest_documents(tx)).items():
         ends = _expires(row.data)
         if ends is not None:
-            remedy = _REMEDIES.get(role, "flotilla key renew")
+            remedy = _REMEDIES.get(role, "flotilla init signs it anew")
             found.append(Ending(role, None, ends, remedy))
     return found
 
@@ -129,7 +128,8 @@ async def _served(tx: AsyncSession, since: datetime) -> Sequence[Served]:
         .group_by(table.device_id, table.model, table.version)
         .having(func.sum(table.failed) > 0)
     )
-    return [Served(*row) for row in (await tx.execute(query)).tuples().all()]
+    rows = (await tx.execute(query)).all()
+    return [Served(device, model, version, int(asked), int(failed)) for device, model, version, asked, failed in rows]
 
 
 async def _progress(tx: AsyncSession) -> list[Progress]:
@@ -139,7 +139,7 @@ async def _progress(tx: AsyncSession) -> list[Progress]:
             continue  # it is taken back: the alert of the rollout says so
         table = tables.Deployment
         query = select(table.state, func.count()).where(table.rollout_id == row.id).group_by(table.state)
-        counts = dict((await tx.execute(query)).tuples().all())
+        counts = {state: count for state, count in (await tx.execute(query)).all()}
         failed = sum(counts.get(state, 0) for state in _FAILED if state != "cancelled")
         found.append(Progress(row.id, row.model, row.version, failed, sum(counts.values())))
     return found
