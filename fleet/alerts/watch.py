@@ -139,7 +139,7 @@ async def _progress(tx: AsyncSession) -> list[Progress]:
             continue  # it is taken back: the alert of the rollout says so
         table = tables.Deployment
         query = select(table.state, func.count()).where(table.rollout_id == row.id).group_by(table.state)
-        counts = {state: count for state, count in (await tx.execute(query)).all()}
+        counts = {str(state): int(count) for state, count in (await tx.execute(query)).all()}
         failed = sum(counts.get(state, 0) for state in _FAILED if state != "cancelled")
         found.append(Progress(row.id, row.model, row.version, failed, sum(counts.values())))
     return found

@@ -22,7 +22,7 @@ from tests.simulators.receivers import Certificate, MailServer, WebReceiver, cer
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 ITEM = {
     "alert": "al-1", "event": "opened", "kind": "security", "scope": "device:cam-1", "subject": "s", "site": "",
-    "severity": "high", "text": "<b>*evil*</b>\r\nBcc: all@example.org", "at": "2026-01-01T00:00:00.000Z", "evidence": {},
+    "severity": "high", "text": "<b>*evil*</b>\r\nBcc: all@example.org", "at": "2026-01-01", "evidence": {},
 }  # fmt: skip
 SAID = wording.message("dl-1", "notification", {"items": [ITEM]}, group="g", at=T0, manager="http://fleet.test")
 
@@ -76,7 +76,7 @@ async def test_https_is_checked_against_the_name_though_an_address_is_connected_
     settings = webhook(web, url=url, ca_file=trusted.file)
     assert await sender.send(channel(**settings), SAID, T0) == "HTTP 200"
     assert web.posts[0].headers["host"] == f"localhost:{web.port}"
-    with pytest.raises(ChannelDownError, match="certificate|CERTIFICATE"):
+    with pytest.raises(ChannelDownError, match=r"(?i)certificate"):
         await sender.send(channel(**webhook(web, url=url)), SAID, T0)
     await web.stop()
 
