@@ -20,9 +20,18 @@ ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+#: `ana@example.org`, or `Flotilla <fleet@example.org>`.
+MailAddress = Annotated[str, Field(pattern=r"^([^<>@\r\n]*<)?[^\s<>@,;]+@[^\s<>@,;]+>?$", max_length=320)]
+
+
 def _web_address(url: str) -> str:
     parts = urlsplit(url)
-    if not parts.hostname or parts.scheme not in ("http", "https") or parts.username or parts.password:
+    try:
+        (parts.hostname or "").encode("idna")
+        sound = parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not parts.hostname or parts.scheme not in ("http", "https") or parts.username or parts.password:
         raise ValueError("a URL such as https://hooks.example.org/flotilla is needed, without user and password")
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise ValueError("https is needed; http is taken for 127.0.0.1, ::1 and localhost alone")
@@ -59,8 +68,8 @@ class Email(Settings):
     username: str | None = None
     password: SecretStr | None = None
     password_file: Path | None = None
-    sender: Annotated[str, Field(min_length=3)]
-    recipients: Annotated[tuple[str, ...], Field(min_length=1)]
+    sender: MailAddress
+    recipients: Annotated[tuple[MailAddress, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

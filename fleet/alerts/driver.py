@@ -69,6 +69,8 @@ class AlertDriver:
 
     async def run(self) -> None:
         """Until cancelled: one task decides, one for each channel sends, so that none waits for another."""
+        async with self._parts.database.write() as tx:
+            await deliveries.without(tx, list(self._channels), self._parts.clock.now())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again("look", self.look), name="alerts")
             for name in self._channels:

@@ -7,6 +7,7 @@ I/O: none.
 """
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -148,7 +149,7 @@ def _item(notice: Notice) -> dict[str, Any]:
         "severity": notice.severity,
         "text": notice.text,
         "at": rfc3339(notice.at),
-        "evidence": dict(notice.body),
+        "evidence": {key: value for key, value in notice.body.items() if not _endless(value)},
     }
 
 
@@ -173,8 +174,13 @@ def _request(route: Route, notice: Notice, window: timedelta) -> Owed:
 
 def _numbers(said: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in said.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and not _endless(value):
             yield key, value
+
+
+def _endless(value: object) -> bool:
+    """NaN and infinity: JSON has no words for them."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _id(*words: str) -> str:

@@ -39,7 +39,7 @@ class Message:
 
     def json(self) -> bytes:
         """The body of a webhook. The same message gives the same bytes."""
-        return json.dumps(self.document, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(self.document, separators=(",", ":")).encode()
 
 
 def message(name: str, purpose: str, body: Mapping[str, Any], *, group: str, at: datetime, manager: str) -> Message:

@@ -3,10 +3,10 @@
 I/O: none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import AlertNotice, ChannelState, Delivery
@@ -62,6 +62,13 @@ async def page(
         when = datetime.fromisoformat(after[0])
         query = query.where((Delivery.owed_at < when) | ((Delivery.owed_at == when) & (Delivery.id < after[1])))
     return (await tx.scalars(query)).all()
+
+
+async def without(tx: AsyncSession, channels: Collection[str], now: datetime) -> None:
+    """What waits for channels that are set up no more never gets there."""
+    await tx.execute(delete(ChannelState).where(ChannelState.name.not_in(channels)))
+    lost = update(Delivery).where(Delivery.state == "pending", Delivery.channel.not_in(channels))
+    await tx.execute(lost.values(state="given-up", outcome="the channel is set up no more", settled_at=now))
 
 
 async def forget(tx: AsyncSession, before: datetime) -> None:

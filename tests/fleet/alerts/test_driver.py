@@ -242,8 +242,15 @@ async def test_a_drift_asks_for_retraining_when_the_settings_say_so(
     assert all(one["evidence"] == {"psi": 0.83, "samples": 240} for one in asked)
 
 
-async def test_it_runs_until_it_is_ended(make: Make, web: WebReceiver) -> None:
+async def test_it_runs_until_it_is_ended_and_drops_what_waits_for_a_channel_that_is_gone(
+    make: Make, web: WebReceiver, mail: MailServer
+) -> None:
+    before = await make({"email": email(mail), "webhook": webhook(web)})
+    mail.busy = 1
+    await before.alert(subject="long ago")
+    await before.tell()
     world = await make({"webhook": webhook(web)})
+    web.posts.clear()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(world.driver().run())
         await world.alert()
@@ -252,3 +259,6 @@ async def test_it_runs_until_it_is_ended(make: Make, web: WebReceiver) -> None:
             while not web.posts:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         running.cancel()
+    gone = {row.channel: row.state for row in await world.rows(tables.Delivery)}
+    assert gone["email"] == "given-up"
+    assert [row.name for row in await world.rows(tables.ChannelState)] == ["webhook"]

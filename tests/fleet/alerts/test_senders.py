@@ -110,6 +110,15 @@ async def test_slack_and_teams_get_their_own_forms_without_foreign_markup(web: W
     assert "flotilla-signature" not in web.posts[0].headers
 
 
+async def test_what_no_sender_foresaw_is_an_error_of_the_channel(mail: MailServer, web: WebReceiver) -> None:
+    odd = wording.message(
+        "dl-2", "notification", {"items": [{**ITEM, "text": "\ud800\x00"}]}, group="g", at=T0, manager="\ud800"
+    )
+    assert await sender.send(channel(**webhook(web)), odd, T0) == "HTTP 200"
+    with pytest.raises(ChannelDownError, match="cannot be sent"):
+        await sender.send(channel(**email(mail)), odd, T0)
+
+
 @pytest.mark.parametrize(
     ("host", "addresses", "allow_private", "fine"),
     [
@@ -182,6 +191,9 @@ async def test_a_handler_of_another_package_is_called(package: Path) -> None:
     [
         ({"kind": "webhook", "url": "http://hooks.example.org/", "secret": "s" * 16}, "https is needed"),
         ({"kind": "webhook", "url": "ftp://x.org/", "secret": "s" * 16}, "a URL such as"),
+        ({"kind": "webhook", "url": "https://x.org:99999/", "secret": "s" * 16}, "a URL such as"),
+        ({"kind": "webhook", "url": f"https://{'x' * 70}.org/", "secret": "s" * 16}, "a URL such as"),
+        ({"kind": "email", "host": "mx.org", "sender": "a@x", "recipients": ["b@x\r\nBcc: c@x"]}, "pattern"),
         ({"kind": "webhook", "url": "https://a:b@x.org/", "secret": "s" * 16}, "without user"),
         ({"kind": "webhook", "url": "https://x.org/"}, "either secret or secret_file"),
         ({"kind": "webhook", "url": "https://x.org/", "secret": "short"}, "shorter than 16"),
