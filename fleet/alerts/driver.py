@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 #: Without news, silences that end, escalations and retries are looked at this often.
 IDLE_SECONDS: Final = 5.0
 #: With news, never more often than this.
-REST_SECONDS: Final = 0.25
+REST_SECONDS: Final = 0.25  # of one channel
+LOOK_SECONDS: Final = 1.0
 KEPT: Final = timedelta(days=30)  # of the delivery log
 
 
@@ -72,18 +73,18 @@ class AlertDriver:
         async with self._parts.database.write() as tx:
             await deliveries.without(tx, list(self._channels), self._parts.clock.now())
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._again("look", self.look), name="alerts")
+            group.create_task(self._again("look", self.look, LOOK_SECONDS), name="alerts")
             for name in self._channels:
-                group.create_task(self._again(name, partial(self.deliver, name)), name=f"channel-{name}")
+                group.create_task(self._again(name, partial(self.deliver, name), REST_SECONDS), name=f"channel-{name}")
 
-    async def _again(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _again(self, what: str, work: Callable[[], Awaitable[None]], rest: float) -> None:
         seen = -1
         while True:
             try:
                 await work()
             except FlotillaError as error:
                 logger.warning("alerts stand still what=%s error=%s detail=%s", what, error.code, error.detail)
-            await asyncio.sleep(REST_SECONDS)
+            await asyncio.sleep(rest)
             seen = await self._parts.hub.wait(seen, IDLE_SECONDS)
 
     async def look(self) -> None:
@@ -104,8 +105,9 @@ class AlertDriver:
 
     async def _moves(self, tx: AsyncSession) -> list[course.Move]:
         now = self._parts.clock.now()
-        found = await gathering.live(tx)
-        return list(course.moves(found, await gathering.valid_silences(tx, now), now, self._patience))
+        silences = await gathering.valid_silences(tx, now)
+        found = await gathering.live(tx, open_before=now - self._patience, silences=bool(silences))
+        return list(course.moves(found, silences, now, self._patience))
 
     async def _settled(self, tx: AsyncSession) -> Settled:
         waiting, failing = await deliveries.pending(tx), await deliveries.channels(tx)

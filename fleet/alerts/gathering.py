@@ -3,8 +3,9 @@
 I/O: none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Final, TypeAlias
 
 from pydantic import ValidationError
 from sqlalchemy import select
@@ -17,12 +18,17 @@ from fleet.alerts.notices import Notice, Route
 from fleet.alerts.states import State
 from fleet.store import alerts, deliveries, silences, tables
 
+Places: TypeAlias = Mapping[str, Mapping[str, str]]  # scope of a device -> its labels
 
-async def live(tx: AsyncSession) -> list[Live]:
-    """Every alert that is not over."""
-    rows = await alerts.all_live(tx)
-    devices = await _devices(tx, rows)
-    return [Live(row.id, State(row.state), row.since or row.opened_at, traits(row, devices)) for row in rows]
+_DEVICE: Final = "device:"
+_FEW: Final = 500
+
+
+async def live(tx: AsyncSession, *, open_before: datetime, silences: bool) -> list[Live]:
+    """Every alert that may move; without silences few of many thousands do."""
+    rows = await alerts.movable(tx, open_before=open_before, heard=silences)
+    places = await _places(tx, {row.scope for row in rows})
+    return [Live(row.id, State(row.state), row.since, _traits(row, places)) for row in rows]
 
 
 async def valid_silences(tx: AsyncSession, now: datetime) -> list[Silence]:
@@ -41,11 +47,11 @@ async def notices(tx: AsyncSession) -> list[Notice]:
     rows = await deliveries.unsettled(tx)
     query = select(tables.Alert).where(tables.Alert.id.in_({row.alert_id for row in rows}))
     found = {alert.id: alert for alert in (await tx.scalars(query)).all()}
-    devices = await _devices(tx, list(found.values()))
-    return [_notice(row, found[row.alert_id], devices) for row in rows]
+    places = await _places(tx, {alert.scope for alert in found.values()})
+    return [_notice(row, found[row.alert_id], places) for row in rows]
 
 
-def _notice(row: tables.AlertNotice, alert: tables.Alert, devices: Mapping[str, tables.Device]) -> Notice:
+def _notice(row: tables.AlertNotice, alert: tables.Alert, places: Places) -> Notice:
     return Notice(
         id=row.id,
         alert=alert.id,
@@ -56,30 +62,28 @@ def _notice(row: tables.AlertNotice, alert: tables.Alert, devices: Mapping[str, 
         kind=alert.kind,
         scope=alert.scope,
         subject=alert.subject,
-        site=traits(alert, devices).labels.get("site", ""),
+        site=places.get(alert.scope, {}).get("site", ""),
         body=alert.body,
         silenced=alert.state == State.SILENCED,
         told=alert.told_at is not None,
     )
 
 
-def traits(alert: tables.Alert, devices: Mapping[str, tables.Device]) -> Traits:
-    """What silences look at."""
-    device = devices.get(_device(alert))
-    labels = {key: str(value) for key, value in device.labels.items()} if device is not None else {}
-    if device is not None and device.site:
-        labels["site"] = device.site
-    return Traits(alert.kind, alert.scope, alert.subject, alert.severity, labels)
+def _traits(alert: alerts.Movable, places: Places) -> Traits:
+    return Traits(alert.kind, alert.scope, alert.subject, alert.severity, places.get(alert.scope, {}))
 
 
-def _device(alert: tables.Alert) -> str:
-    return alert.scope.removeprefix("device:") if alert.scope.startswith("device:") else ""
-
-
-async def _devices(tx: AsyncSession, rows: Sequence[tables.Alert]) -> dict[str, tables.Device]:
-    names = {name for row in rows if (name := _device(row))}
-    found = await tx.scalars(select(tables.Device).where(tables.Device.id.in_(names)))
-    return {device.id: device for device in found.all()}
+async def _places(tx: AsyncSession, scopes: Collection[str]) -> Places:
+    """The labels of each device among `scopes`, with its site as one of them."""
+    table = tables.Device
+    query = select(table.id, table.site, table.labels)
+    names = [scope.removeprefix(_DEVICE) for scope in scopes if scope.startswith(_DEVICE)]
+    if len(names) <= _FEW:  # databases bound how many values one question may name
+        query = query.where(table.id.in_(names))
+    return {
+        f"{_DEVICE}{name}": {**{key: str(value) for key, value in labels.items()}, **({"site": site} if site else {})}
+        for name, site, labels in await tx.execute(query)
+    }
 
 
 def routes(
