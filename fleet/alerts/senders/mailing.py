@@ -29,7 +29,7 @@ async def mail(settings: Email, said: Message, now: datetime) -> str:
     """
     password = secret(settings.password, settings.password_file) if settings.username else ""
     letter = _letter(settings, said, now)
-    limit = settings.timeout_seconds * 3  # connection, talk and data each have their own
+    limit = settings.timeout_seconds * 2  # each step of the talk has its own
     try:
         return await in_thread(lambda: _send(settings, password, letter), limit)
     except TimeoutError:
