@@ -45,6 +45,7 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def page() -> str:
     """The whole of `diagrams.md`."""
     from agent.update import lifecycle, slots
+    from fleet.alerts import states as alerts
     from fleet.rollouts import states
 
     owed = [
@@ -63,6 +64,9 @@ def page() -> str:
         "## One rollout",
         "`fleet/rollouts/states.py`.",
         diagram(states.MOVES, states.State.RUNNING),
+        "## One alert",
+        "`fleet/alerts/states.py`. What it means is in [Alerts](alerts.md).",
+        diagram(alerts.MOVES, alerts.State.OPEN),
     ]
     return "\n\n".join(parts) + "\n"
 

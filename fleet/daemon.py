@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from fleet.alerts.driver import AlertDriver
+from fleet.alerts.watch import AlertWatch
 from fleet.devices.watch import LivenessWatch
 from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
@@ -104,6 +106,8 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "ingest", manager.ingest.run()
     yield "rollouts", RolloutDriver(manager).run()
     yield "drift", DriftDriver(manager).run()
+    yield "alerts", AlertDriver(manager).run()
+    yield "alert-watch", AlertWatch(manager).run()
     yield "metadata", _refresh(manager)
     yield "liveness", LivenessWatch(manager.database, manager.hub, manager.clock, manager.patience).run()
     yield "watchdog", _watchdog(manager)

@@ -140,4 +140,18 @@ data_dir: {data_dir}
 # thresholds:
 #   statistical_drift: {{psi_threshold: 0.2}}
 #   severity_levels: {{low: 0.05, medium: 0.1, high: 0.2, critical: 0.3}}
+
+# alerts:
+#   clear_evaluations: 3             # quiet looks in a row before an alert resolves by itself
+#   enable_notifications: true
+#   notification_channels: [email, webhook]    # names below `channels`, see docs/alerts.md
+#   group_wait_seconds: 30           # alerts with one cause that open within it are one message
+#   escalation_hours: 24             # without acknowledgement
+#   auto_trigger_retraining: false   # channels with `retraining: true` get a request for each drift
+#   expiry_days: 14                  # tokens and signed documents that end sooner raise an alert
+
+# channels:                          # try one: flotilla alert test email
+#   email: {{kind: email, host: smtp.example.org, username: flotilla, password_file: /etc/flotilla/smtp-password,
+#           sender: flotilla@example.org, recipients: [ops@example.org]}}
+#   webhook: {{kind: webhook, url: "https://hooks.example.org/flotilla", secret_file: /etc/flotilla/webhook-secret}}
 """

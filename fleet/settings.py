@@ -6,9 +6,11 @@ I/O: none.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from fleet.alerts.channels import Channel, ChannelName
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -105,6 +107,12 @@ class AlertSettings(Section):
     """What becomes of alarms."""
 
     clear_evaluations: PositiveInt = 3  # quiet looks in a row before an alert resolves by itself
+    enable_notifications: bool = True  # tell people; what happened is in feed, API and dashboard in any case
+    notification_channels: tuple[str, ...] = ("email", "webhook")  # names below `channels`
+    group_wait_seconds: NonNegativeFloat = 30.0  # alerts with one cause that open within it go out as one message
+    escalation_hours: PositiveFloat = 24.0  # an alert that nobody acknowledged for so long escalates
+    auto_trigger_retraining: bool = False  # channels with `retraining: true` get a request for each drift
+    expiry_days: PositiveFloat = 14.0  # tokens and signed documents that end sooner raise an alert
 
 
 class FleetSettings(Section):
@@ -121,6 +129,14 @@ class FleetSettings(Section):
     drift_detection: DriftSettings = DriftSettings()
     thresholds: Thresholds = Thresholds()
     alerts: AlertSettings = AlertSettings()
+    channels: dict[ChannelName, Channel] = Field(default_factory=dict)  # where alerts are told
+
+    @model_validator(mode="after")
+    def _channels_exist(self) -> Self:
+        known = {*self.channels, *AlertSettings().notification_channels}
+        if lacking := [name for name in self.alerts.notification_channels if name not in known]:
+            raise ValueError(f"alerts.notification_channels names {lacking[0]!r}, which is not below `channels`")
+        return self
 
     @property
     def database_url(self) -> str:

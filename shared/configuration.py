@@ -10,7 +10,8 @@ I/O: disk.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +28,8 @@ Key = tuple[str, ...]
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 16
 DEFAULT: Final = "default"
+#: Values of such keys are never repeated in an error.
+_SECRET: Final = re.compile(r"password|secret|token|url")
 
 
 class ConfigurationError(BadInputError):
@@ -100,7 +103,7 @@ def load(
     try:
         settings = cls.model_validate(tree.values)
     except ValidationError as error:
-        raise _explained(cls, error, tree.origins | lines, prefix) from None
+        raise _explained(cls, error, tree, lines, prefix) from None
     return Loaded(settings, {".".join(key): origin for key, origin in tree.origins.items()})
 
 
@@ -178,19 +181,36 @@ def _read_environment(cls: type[BaseModel], environment: Mapping[str, str], pref
 
 
 def _explained(
-    cls: type[BaseModel], error: ValidationError, places: Mapping[Key, str], prefix: str
+    cls: type[BaseModel], error: ValidationError, tree: _Tree, lines: dict[Key, str], prefix: str
 ) -> ConfigurationError:
     found = error.errors(include_url=False)[0]
-    key = tuple(str(part) for part in found["loc"])
+    key, places = _key(tree.values, found["loc"]), tree.origins | lines
     place = next((places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places), "settings")
-    return ConfigurationError(f"{place}: {'.'.join(key)}: {_what(found)}", remedy=_remedy(cls, key, found, prefix))
+    name = ".".join(key) or "settings"
+    return ConfigurationError(f"{place}: {name}: {_what(key, found)}", remedy=_remedy(cls, key, found, prefix))
 
 
-def _what(found: ErrorDetails) -> str:
+def _key(values: Mapping[str, Any], places: Iterable[int | str]) -> Key:
+    """Where the operator wrote it: without the words by which pydantic tells kinds of a section apart."""
+    inside: object = values
+    key: list[str] = []
+    parts = [str(part) for part in places]
+    for number, part in enumerate(parts, 1):
+        if isinstance(inside, dict) and part not in inside and number < len(parts):
+            continue
+        inside = inside.get(part) if isinstance(inside, dict) else None
+        key.append(part)
+    return tuple(key)
+
+
+def _what(key: Key, found: ErrorDetails) -> str:
     if found["type"] == "extra_forbidden":
         return "there is no such setting"
+    said = f"{found['msg'][0].lower()}{found['msg'][1:]}"
+    if isinstance(found["input"], dict) or any(_SECRET.search(part) for part in key[-2:]):
+        return said  # a whole section may hold a secret
     shown = repr(found["input"])
-    return f"{found['msg'][0].lower()}{found['msg'][1:]}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
+    return f"{said}, not {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def _remedy(cls: type[BaseModel], key: Key, found: ErrorDetails, prefix: str) -> str:
@@ -200,7 +220,7 @@ def _remedy(cls: type[BaseModel], key: Key, found: ErrorDetails, prefix: str) ->
     for part in key[:-1]:
         section = _section(section, part) if section is not None else None
     if section is None:
-        return "delete it"
+        return "delete it, or look for its right name in the documentation"
     names = sorted(section.model_fields)
     close = get_close_matches(key[-1], names, n=1)
     return f"did you mean {close[0]}?" if close else f"allowed here: {', '.join(names)}"

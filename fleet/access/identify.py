@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from fleet.access.roles import Actor
 from fleet.access.secrets import new_secret
+from fleet.alerts import desk
 from fleet.store import tokens
 from fleet.store.tables import BrowserSession
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     from fleet.access.secrets import Pepper
     from fleet.store.database import Database
+    from fleet.store.tables import Token
 
 COOKIE: Final = "flotilla_session"
+MISUSE_STEP: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Doorman:
 
     def __init__(self, database: Database, pepper: Pepper, idle: timedelta) -> None:
         self._database, self._pepper, self._idle = database, pepper, idle
+        self._misuses: dict[str, datetime] = {}  # revoked token -> when it was last told of
 
     async def identify(self, *, authorization: str, cookie: str, now: datetime) -> Caller | None:
         """The caller, or None for a stranger. With a bearer token the cookie is not looked at."""
@@ -88,7 +92,28 @@ class Doorman:
     async def _bearer(self, secret: str, now: datetime) -> Caller | None:
         async with self._database.read() as tx:
             token = await tokens.valid(tx, self._pepper.digest(secret), now)
+            revoked = None if token else await tokens.revoked(tx, self._pepper.digest(secret))
+        if revoked is not None:
+            await self._misused(revoked, now)
         return Caller(token.name, token.role) if token else None
+
+    async def _misused(self, token: Token, now: datetime) -> None:
+        """Somebody still uses what was taken away: an alert, kept up to date at most once in ten minutes."""
+        last = self._misuses.get(token.id)
+        if last is not None and now - last < MISUSE_STEP:
+            return
+        self._misuses[token.id] = now
+        async with self._database.write() as tx:
+            await desk.open_alert(
+                tx,
+                kind="security",
+                scope="fleet",
+                subject=f"token {token.id}",
+                severity="high",
+                text=f"the revoked token {token.id} ({token.name}) was used",
+                body={"token": token.id, "name": token.name, "role": token.role},
+                now=now,
+            )
 
     async def _browser(self, secret: str, now: datetime) -> Caller | None:
         digest = self._pepper.digest(secret)

@@ -1,8 +1,12 @@
 """What needs a person: opened by drift, rollouts, security and liveness; one open alert for each cause.
 
-    driver or ingest ──► desk.open_alert ──► row + event     (same cause again: the same alert, kept up to date)
-    person           ──► desk.acknowledge, desk.resolve
-    cause is gone    ──► desk.clear
+    driver, ingest or watch ──► desk.open_alert ──► row + event + notice   (same cause again: the same alert)
+    person                  ──► desk.acknowledge, desk.resolve, silences
+    cause is gone           ──► desk.clear
 
-Reading order: states, desk.
+    driver.look: course (silence, unsilence, escalate) ──► notices.settle ──► messages owed, for each channel
+    driver.deliver: retrying (which, when) ──► wording ──► sender ──► mail, webhook, chat ──► outcome, or later again
+
+Reading order: states, desk, matching, course, notices, retrying, channels, wording, signature, gathering, sender,
+driver.
 """

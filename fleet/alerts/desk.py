@@ -1,4 +1,6 @@
-"""Open, keep, acknowledge and resolve alerts; each change of note is an event.
+"""Open, keep, acknowledge and resolve alerts; each change of note is an event, and what is to be told a notice.
+
+The notice is saved in the transaction of the change; `fleet/alerts/driver.py` settles it.
 
 I/O: none.
 """
@@ -12,10 +14,10 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.alerts import states
-from fleet.alerts.states import AlertNotFoundError, Event, Severity, State
+from fleet.alerts.states import AlertNotFoundError, Event, Severity, State, Told
 from fleet.store import alerts as store
 from fleet.store import events
-from fleet.store.tables import Alert
+from fleet.store.tables import Alert, AlertNotice
 
 _ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that reads like another
 
@@ -42,7 +44,8 @@ async def open_alert(
     alert.text, alert.body, alert.updated_at = text, dict(body), now
     if states.graver(severity, alert.severity):
         alert.severity = severity
-        alert.state = states.advance(State(alert.state), Event.WORSEN)
+        _move(alert, Event.WORSEN, now)
+        _notice(tx, alert, "worsened", now)
         await _tell(tx, alert, _level(severity), f"{alert.id} is {severity} now: {text}", now)
     return alert
 
@@ -56,7 +59,7 @@ async def acknowledge(tx: AsyncSession, alert_id: str, *, by: str, note: str | N
     """
     alert = await _get(tx, alert_id)
     before = alert.state
-    alert.state = states.advance(State(alert.state), Event.ACK)
+    _move(alert, Event.ACK, now)
     alert.acknowledged_by, alert.note, alert.updated_at = by, note or alert.note, now
     if before != alert.state:
         await _tell(tx, alert, "info", f"{alert.id} acknowledged by {by}" + (f": {note}" if note else ""), now)
@@ -80,6 +83,23 @@ async def clear(tx: AsyncSession, alert: Alert, *, because: str, now: datetime) 
     await _resolved(tx, alert, because, because, now)
 
 
+async def take_course(tx: AsyncSession, alert: Alert, event: Event, *, because: str, now: datetime) -> None:
+    """Silence, unsilence or escalate an alert, as `fleet/alerts/course.py` decided.
+
+    Raises:
+        AlertStateError: the table has no such move.
+    """
+    _move(alert, event, now)
+    alert.updated_at = now
+    if event is Event.ESCALATE:
+        _notice(tx, alert, "escalated", now)
+    elif event is Event.UNSILENCE:
+        _notice(tx, alert, "opened", now)
+    word = {Event.SILENCE: "silenced", Event.UNSILENCE: "heard again", Event.ESCALATE: "escalated"}[event]
+    level: events.Level = "warn" if event is Event.ESCALATE else "info"
+    await _tell(tx, alert, level, f"{alert.id} {word}: {because}", now)
+
+
 async def _opened(
     tx: AsyncSession,
     kind: str,
@@ -101,8 +121,11 @@ async def _opened(
         body=dict(body),
         opened_at=now,
         updated_at=now,
+        since=now,
     )
     tx.add(alert)
+    await tx.flush()  # the notice refers to it
+    _notice(tx, alert, "opened", now)
     await _tell(tx, alert, _level(severity), text, now)
     return alert
 
@@ -125,9 +148,20 @@ async def _get(tx: AsyncSession, alert_id: str) -> Alert:
 
 
 async def _resolved(tx: AsyncSession, alert: Alert, how: str, note: str | None, now: datetime) -> None:
-    alert.state = states.advance(State(alert.state), Event.RESOLVE)
+    _move(alert, Event.RESOLVE, now)
+    _notice(tx, alert, "resolved", now)
     alert.resolved_at, alert.updated_at, alert.note = now, now, note or alert.note
     await _tell(tx, alert, "ok", f"{alert.id} resolved, {how}", now)
+
+
+def _move(alert: Alert, event: Event, now: datetime) -> None:
+    after = states.advance(State(alert.state), event)
+    if after != alert.state:
+        alert.state, alert.since = after.value, now
+
+
+def _notice(tx: AsyncSession, alert: Alert, event: Told, now: datetime) -> None:
+    tx.add(AlertNotice(alert_id=alert.id, event=event, severity=alert.severity, text=alert.text, at=now))
 
 
 async def _tell(tx: AsyncSession, alert: Alert, level: events.Level, text: str, now: datetime) -> None:

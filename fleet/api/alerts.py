@@ -39,7 +39,7 @@ _STATES: Final = {"live": store.LIVE, "all": (*store.LIVE, "resolved")}
 async def list_(
     request: Request,
     _actor: Read,
-    state: Literal["live", "all", "open", "acknowledged", "resolved"] = "live",
+    state: Literal["live", "all", "open", "silenced", "escalated", "acknowledged", "resolved"] = "live",
     kind: Annotated[str | None, Query(max_length=32)] = None,
     scope: Annotated[str | None, Query(max_length=80)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
@@ -104,6 +104,8 @@ def document(alert: Alert) -> dict[str, Any]:
         "body": alert.body,
         "note": alert.note,
         "acknowledged_by": alert.acknowledged_by,
+        "since": rfc3339(alert.since or alert.opened_at),
+        "told_at": None if alert.told_at is None else rfc3339(alert.told_at),
         "opened_at": rfc3339(alert.opened_at),
         "updated_at": rfc3339(alert.updated_at),
         "resolved_at": None if alert.resolved_at is None else rfc3339(alert.resolved_at),

@@ -2,7 +2,7 @@
 
     request -> Gate (id, size, caller, CSRF, repeated POST) -> CsvAnswers -> router -> problem or answer
 
-I/O: disk, tasks, chance.
+I/O: network, disk, tasks, chance.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fleet.access.answers import Answers
 from fleet.api import (
     alerts,
     audit,
+    channels,
     chunks,
     devices,
     docs,
@@ -32,6 +33,7 @@ from fleet.api import (
     login,
     models,
     rollouts,
+    silences,
     tokens,
     trust,
 )
@@ -57,6 +59,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     rollouts.router,
     drift.router,
     alerts.router,
+    silences.router,
+    channels.router,
     events.router,
     audit.router,
     tokens.router,

@@ -113,7 +113,7 @@ def devices(found: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
 
 def alerts(found: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """What the list of alerts shows."""
-    waiting = [one for one in found if one.get("state") == "open"]
+    waiting = [one for one in found if one.get("state") in ("open", "escalated")]
     if waiting:
         yield Finding("alerts", "warn", f"{len(waiting)} open, first: {waiting[0].get('text')}", "flotilla alert list")
     else:

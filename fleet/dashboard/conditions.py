@@ -3,6 +3,7 @@
 I/O: none.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ KEY: Final = {
     "off": "offline",
     "wait": "pending",
 }
+SILENCE_SECONDS: Final = 8 * 3600  # of the button
 SEVERE: Final = frozenset({"high", "critical"})
 _SEVERITY_ORDER: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3}
 _BAD: Final = frozenset({Phase.REFUSED, Phase.FAILED, Phase.ROLLED_BACK, "timed-out"})
@@ -51,6 +53,9 @@ class OpenAlert:
     text: str
     age: str
     acknowledged_by: str | None
+    silenced: bool
+    mark: str  # what is special about it: silenced, escalated
+    silence: str  # the body of the request that silences it
 
 
 def active(rollouts: Iterable[facts.Rollout]) -> list[facts.Rollout]:
@@ -129,9 +134,9 @@ def fresh(windows: Sequence[facts.Window], now: datetime) -> facts.Window | None
 
 
 def open_alerts(alerts: Iterable[facts.Alert], now: datetime) -> tuple[OpenAlert, ...]:
-    """Worst first, then newest; acknowledged ones last."""
+    """Worst first, then newest; acknowledged and silenced ones last."""
     ordered = sorted(alerts, key=lambda one: one.opened_at, reverse=True)
-    ordered.sort(key=lambda one: (one.state != "open", _SEVERITY_ORDER.get(one.severity, 9)))
+    ordered.sort(key=lambda one: (one.state not in ("open", "escalated"), _SEVERITY_ORDER.get(one.severity, 9)))
     return tuple(
         OpenAlert(
             id=alert.id,
@@ -141,6 +146,9 @@ def open_alerts(alerts: Iterable[facts.Alert], now: datetime) -> tuple[OpenAlert
             text=alert.text,
             age=drawing.ago((now - alert.opened_at).total_seconds()),
             acknowledged_by=(alert.acknowledged_by or "somebody") if alert.state == "acknowledged" else None,
+            silenced=alert.state == "silenced",
+            mark=alert.state if alert.state in ("silenced", "escalated") else "",
+            silence=json.dumps({"alert": alert.id, "seconds": SILENCE_SECONDS, "comment": "from the dashboard"}),
         )
         for alert in ordered
     )

@@ -175,6 +175,7 @@ class Fleet:
     windows: Mapping[str, Sequence[Window]] = field(default_factory=dict)  # device -> oldest first
     drift: Sequence[Drift] = ()
     alerts: Sequence[Alert] = ()
+    failing: Sequence[tuple[str, str]] = ()  # channels that fail, and why
     events: Sequence[Event] = ()  # newest first
     rollouts: Sequence[Rollout] = ()  # newest first
     deployments: Sequence[Deployment] = ()  # of rollouts that are not over

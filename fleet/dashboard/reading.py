@@ -84,6 +84,7 @@ async def fleet(
         windows=windows,
         drift=await _device_drift(tx),
         alerts=await _alerts(tx),
+        failing=await _failing(tx),
         events=await _events(tx, limit=12),
         rollouts=found,
         deployments=await _deployments(tx, going),
@@ -219,6 +220,12 @@ async def _alerts(tx: AsyncSession) -> tuple[facts.Alert, ...]:
         )
         for row in rows
     )
+
+
+async def _failing(tx: AsyncSession) -> tuple[tuple[str, str], ...]:
+    table = tables.ChannelState
+    rows = await tx.execute(select(table.name, table.error).where(table.failures > 0).order_by(table.name))
+    return tuple((name, (error or "")[:120]) for name, error in rows)
 
 
 async def _events(tx: AsyncSession, limit: int) -> tuple[facts.Event, ...]:

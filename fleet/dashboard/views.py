@@ -91,6 +91,7 @@ class FleetView:
     alerts_severe: int
     alerts_mild: int
     alerts: tuple[OpenAlert, ...]
+    failing: tuple[str, ...]  # channels by which nobody is told now, and why
     running: Running | None
     sites: tuple[Site, ...]
     key: tuple[tuple[str, str, str], ...]
@@ -115,7 +116,7 @@ def fleet(found: facts.Fleet) -> FleetView:
         for device in sorted(known, key=lambda one: (ORDER.index(conditions[one.id].state), one.id))
     )
     rates = series.throughput(found.windows, found.now)
-    alerts = [alert for alert in found.alerts if alert.state == "open"]
+    alerts = [alert for alert in found.alerts if alert.state in ("open", "escalated")]
     return FleetView(
         total=len(known),
         online=online,
@@ -130,6 +131,7 @@ def fleet(found: facts.Fleet) -> FleetView:
         alerts_severe=sum(alert.severity in SEVERE for alert in alerts),
         alerts_mild=sum(alert.severity not in SEVERE for alert in alerts),
         alerts=open_alerts(found.alerts, found.now),
+        failing=tuple(f"{name} fails: {error}" for name, error in found.failing),
         running=_running(found),
         sites=_sites(known, conditions),
         key=_key(conditions.values()),

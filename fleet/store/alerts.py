@@ -5,15 +5,15 @@ I/O: none.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.store.tables import Alert
+from fleet.store.tables import Alert, UtcDateTime
 
 #: States of alerts that are not over.
-LIVE: Final = ("open", "acknowledged")
+LIVE: Final = ("open", "silenced", "escalated", "acknowledged")
 
 
 async def get(tx: AsyncSession, alert_id: str) -> Alert | None:
@@ -50,6 +50,28 @@ async def page(
         when = datetime.fromisoformat(after[0])
         query = query.where(or_(Alert.opened_at < when, (Alert.opened_at == when) & (Alert.id < after[1])))
     return (await tx.scalars(query)).all()
+
+
+class Movable(NamedTuple):
+    """What decides on an alert's course, without its text and numbers: there may be many thousands."""
+
+    id: str
+    state: str
+    since: datetime
+    kind: str
+    scope: str
+    subject: str
+    severity: str
+
+
+async def movable(tx: AsyncSession, *, open_before: datetime, heard: bool) -> list[Movable]:
+    """Silenced alerts, those that are open since before `open_before`; with `heard` all that a silence may cover."""
+    since = func.coalesce(Alert.since, Alert.opened_at, type_=UtcDateTime)
+    fitting = (Alert.state == "silenced") | ((Alert.state == "open") & (since <= open_before))
+    if heard:
+        fitting = fitting | Alert.state.in_(("open", "escalated"))
+    query = select(Alert.id, Alert.state, since, Alert.kind, Alert.scope, Alert.subject, Alert.severity)
+    return [Movable(*row) for row in await tx.execute(query.where(fitting).order_by(Alert.opened_at))]
 
 
 async def count_live(tx: AsyncSession) -> int:

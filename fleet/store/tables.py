@@ -217,11 +217,11 @@ class DriftState(Base):
 
 
 class Alert(Base):
-    """`state`: open, acknowledged, resolved. At most one open alert per (kind, scope, subject)."""
+    """`state`: `fleet.alerts.states.State`. At most one alert per (kind, scope, subject) that is not resolved."""
 
     __tablename__ = "alerts"
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32), index=True)  # drift, rollout, connectivity, security, performance
+    kind: Mapped[str] = mapped_column(String(32), index=True)  # `fleet.alerts.states.KINDS`
     scope: Mapped[str] = mapped_column(String(80))
     subject: Mapped[str] = mapped_column(String(160))  # such as `digits@1.1.0 input.brightness`
     severity: Mapped[str] = mapped_column(String(16))  # low, medium, high, critical
@@ -233,6 +233,64 @@ class Alert(Base):
     opened_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
+    since: Mapped[datetime | None]  # when it came into its state; None: at its opening
+    told_at: Mapped[datetime | None]  # when a message about it was first owed to somebody
+
+
+class Silence(Base):
+    """Alerts that fit `matcher` are not told to anybody until `until`, or until somebody ends it."""
+
+    __tablename__ = "silences"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    matcher: Mapped[dict[str, Any]]  # matching.Matcher
+    comment: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+    until: Mapped[datetime] = mapped_column(index=True)
+    ended_by: Mapped[str | None] = mapped_column(String(128))
+    ended_at: Mapped[datetime | None]
+
+
+class AlertNotice(Base):
+    """What is to be told of an alert: saved with the change, settled once it was decided who is told."""
+
+    __tablename__ = "alert_notices"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    alert_id: Mapped[str] = mapped_column(ForeignKey("alerts.id"), index=True)
+    event: Mapped[str] = mapped_column(String(16))  # opened, worsened, escalated, resolved
+    severity: Mapped[str] = mapped_column(String(16))
+    text: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+    settled_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class Delivery(Base):
+    """One message owed to one channel. `state`: pending, delivered, refused, given-up."""
+
+    __tablename__ = "deliveries"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  # travels in the message: drop repeats by it
+    channel: Mapped[str] = mapped_column(String(64))
+    purpose: Mapped[str] = mapped_column(String(16))  # notification, retraining
+    group_key: Mapped[str] = mapped_column(String(255))
+    body: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    outcome: Mapped[str | None] = mapped_column(Text)  # what the newest attempt brought
+    owed_at: Mapped[datetime] = mapped_column(index=True)
+    tried_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    __table_args__ = (Index("deliveries_by_state", "state", "channel"),)
+
+
+class ChannelState(Base):
+    """How a channel does: failures in a row, and when it is tried next."""
+
+    __tablename__ = "channel_states"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+    next_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
 
 
 class Event(Base):

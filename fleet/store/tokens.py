@@ -27,6 +27,17 @@ async def valid(tx: AsyncSession, token_hash: str, now: datetime) -> Token | Non
     return token if token is not None and alive(token, now) else None
 
 
+async def revoked(tx: AsyncSession, token_hash: str) -> Token | None:
+    """The token with this hash, if somebody revoked it."""
+    return await tx.scalar(select(Token).where(Token.token_hash == token_hash, Token.revoked_at.is_not(None)))
+
+
+async def expiring(tx: AsyncSession, now: datetime, before: datetime) -> Sequence[Token]:
+    """Living tokens that end before `before`, soonest first."""
+    query = select(Token).where(Token.revoked_at.is_(None), Token.expires_at > now, Token.expires_at < before)
+    return (await tx.scalars(query.order_by(Token.expires_at))).all()
+
+
 def alive(token: Token, now: datetime) -> bool:
     """True while `token` opens anything."""
     return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)

@@ -56,3 +56,46 @@ def test_alerts_list_show_ack_resolve(manager, types) -> None:
     assert manager.asked[-1].body == {"note": "lamp"}
     assert types("alert", "resolve", "al-1").exit_code == 0
     assert types("alert", "show", "al-2").exit_code == 3
+
+
+SILENCE = {
+    "id": "si-1", "matcher": {"kind": "drift", "labels": {"site": "gate"}}, "comment": "works", "created_by": "ana",
+    "created_at": "2026-01-01T00:00:00.000Z", "until": "2099-01-01T00:00:00.000Z", "ended_by": None, "ended_at": None,
+}  # fmt: skip
+CHANNEL = {
+    "name": "ops", "kind": "webhook", "state": "failing", "target": "hooks.example.org", "notified": True,
+    "waiting": 2, "error": "HTTP 500", "delivered_at": None,
+}  # fmt: skip
+DELIVERY = {
+    "id": "dl-1", "channel": "ops", "purpose": "notification", "group": "g", "alerts": ["al-1"], "state": "pending",
+    "attempts": 3, "outcome": "HTTP 500", "owed_at": "2026-01-01T00:00:00.000Z", "tried_at": None, "settled_at": None,
+}  # fmt: skip
+
+
+def test_silences_are_made_listed_and_ended(manager, types) -> None:
+    manager.answer("POST /api/v1/silences", SILENCE, 201)
+    manager.answer("GET /api/v1/silences", {"items": [SILENCE], "next_cursor": None})
+    manager.answer("DELETE /api/v1/silences/si-1", {**SILENCE, "ended_at": "2026-01-01T00:00:00.000Z"})
+    made = types("alert", "silence", "al-1", "--for", "30m", "--comment", "works")
+    assert "flotilla alert unsilence si-1" in made.stderr
+    assert manager.asked[-1].body == {"alert": "al-1", "seconds": 1800, "comment": "works"}
+    types("alert", "silence", "--kind", "drift", "--label", "site=gate", "--comment", "works")
+    assert manager.asked[-1].body["matcher"] == {"kind": "drift", "labels": {"site": "gate"}}
+    line = types("alert", "silences").stdout.split("\t")
+    assert line[:2] == ["si-1", "kind:drift site=gate"]
+    assert types("alert", "unsilence", "si-1").stdout == "si-1 is over.\n"
+    assert types("alert", "silence", "--comment", "what").exit_code == 2
+    assert types("alert", "silence", "al-1", "--kind", "drift", "--comment", "both").exit_code == 2
+
+
+def test_channels_deliveries_and_the_test_of_a_channel(manager, types) -> None:
+    manager.answer("GET /api/v1/channels", {"items": [CHANNEL], "next_cursor": None})
+    manager.answer("GET /api/v1/deliveries", {"items": [DELIVERY], "next_cursor": None})
+    manager.answer("POST /api/v1/channels/ops/test", {"channel": "ops", "delivered": True, "answer": "HTTP 200"})
+    failed = {"channel": "ops", "delivered": False, "code": "E_CHANNEL_DOWN", "answer": "HTTP 500", "hint": "look"}
+    manager.answer("POST /api/v1/channels/ops/test", failed)
+    assert types("alert", "channels").stdout.startswith("ops\twebhook\tfailing\tyes\t2\tnever\thooks.example.org")
+    assert types("alert", "deliveries", "--channel", "ops").stdout.startswith("dl-1\tops\tnotification\tpending\t3\t")
+    assert types("alert", "test", "ops").stdout == "ops: delivered, HTTP 200\n"
+    result = types("alert", "test", "ops")
+    assert (result.exit_code, "E_CHANNEL_DOWN" in result.stdout, "look" in result.stderr) == (1, True, True)

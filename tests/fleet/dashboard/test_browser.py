@@ -126,11 +126,14 @@ async def test_keys_and_palette(browser: Browser, address: str, world: Any) -> N
     assert found.complaints == []
 
 
-async def test_acknowledging_goes_through_the_api(browser: Browser, address: str, world: Any) -> None:
+async def test_acknowledging_and_silencing_go_through_the_api(browser: Browser, address: str, world: Any) -> None:
     await world.campus()
     found = await visit(browser, f"{address}|/fleet", world.tokens["operator"])
     await found.page.click("#a-al-1 button")
     await expect(found.page.locator("#a-al-1")).to_contain_text("seen by m.okafor", timeout=PATIENCE_MS)
+    async with found.page.expect_response("**/api/v1/silences") as answer:
+        await found.page.click("#a-al-2 button[aria-label^=Silence]")
+    assert (await (await answer.value).json())["matcher"]["scope"] == "device:cam-027"
     assert found.complaints == []
 
 

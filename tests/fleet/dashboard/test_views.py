@@ -359,3 +359,14 @@ class TestDrawing:
 
     def test_initials(self) -> None:
         assert [drawing.initials(name) for name in ("m.okafor", "admin", "-")] == ["MO", "AD", "-"]
+
+
+def test_what_is_silenced_or_escalated_is_marked_and_a_channel_that_fails_is_told() -> None:
+    alerts = (alert("low", state="escalated"), alert("critical", state="silenced"), alert("high"))
+    found = views.fleet(fleet(alerts=alerts, failing=(("ops", "HTTP 500"),)))
+    assert [(one.severity, one.mark) for one in found.alerts] == [
+        ("high", ""), ("low", "escalated"), ("critical", "silenced"),
+    ]  # fmt: skip
+    assert found.alerts_open == 2
+    assert found.failing == ("ops fails: HTTP 500",)
+    assert '"seconds": 28800' in found.alerts[0].silence
