@@ -69,15 +69,16 @@ class World:
         counts = count(EDGES, RNG.normal(mean, 0.1, samples))[0]
         body = {
             "device": device, "stream": "s", "sequence": self.sequence, "at": T0.isoformat(), "boot": "b",
-            "model": "digits", "version": "1.0.0", "manifest": "0" * 64, "phase": "serving", "start": T0.isoformat(),
-            "end": T0.isoformat(), "requests": samples,
+            "model": "digits", "version": "1.0.0", "manifest": "0" * 64, "phase": "serving",
+            "start": self.clock.at.isoformat(), "end": self.clock.at.isoformat(), "requests": samples,
             "features": {"input.brightness": {"edges": FEATURE.digest, "counts": counts}}, **more,
         }  # fmt: skip
         async with self.database.write() as tx:
             tx.add(
                 tables.Window(
                     device_id=device, stream="s", sequence=self.sequence, model="digits", version=body["version"],
-                    start=T0, end=T0, received_at=self.clock.at, requests=samples, failed=0, body=body,
+                    start=self.clock.at, end=self.clock.at, received_at=self.clock.at,
+                    requests=samples, failed=0, body=body,
                 )
             )  # fmt: skip
         await self.driver.evaluate()
@@ -116,7 +117,8 @@ async def test_collecting_then_ok_then_drifted_with_one_alert(world: World) -> N
     row = await world.state("device:cam-1")
     assert row is not None
     assert (row.state, row.samples, row.body["text"]) == (
-        "collecting", 40, "input.brightness: collecting (40 of 100)",
+        "collecting", 40,
+        "input.brightness: collecting (40 of 100); insufficient data: smallest detectable PSI = 1.26",
     )  # fmt: skip
     await world.send("cam-1", 0.5)
     assert (row := await world.state("device:cam-1")) is not None
