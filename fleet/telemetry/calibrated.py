@@ -29,6 +29,9 @@ WINDOWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 #: The shape is tested from so many hours and samples on: chi-square is no chi-square with less.
 SHAPE_HOURS: Final = 8
 SHAPE_SAMPLES: Final = 20
+#: Dispersion of the shape is learned from days: where there is much of it, windows far shorter than a day are left out.
+SHAPE_DISPERSION: Final = 2.0
+SHAPE_HOURS_DISPERSED: Final = 16
 TESTS: Final = ("moved", "shape", *TAILS)
 #: Looks a day that the budget is spread over: one an hour, and some within the hour.
 LOOKS: Final = 48
@@ -111,6 +114,7 @@ def window(
     residual, nominal = parts.residual.reshape(shape[:2]), parts.dof.reshape(shape[:2]) - 2
     freedom = np.where(spread.freedom > 0, spread.freedom, nominal)
     tested = (nominal > 0) & (freedom > 0) & (n >= SHAPE_SAMPLES) & (hours >= SHAPE_HOURS)
+    tested &= (spread.residual < SHAPE_DISPERSION) | (hours >= SHAPE_HOURS_DISPERSED)
     other = np.where(tested, special.chdtrc(np.maximum(freedom, 0.5), residual / spread.residual), 1.0)
     tails, excess = _tails(vectors, n, against, layout, spread)
     every = np.concatenate([moved[..., None], other[..., None], tails], axis=2)

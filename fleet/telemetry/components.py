@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 BLOCK: Final = 4096
 #: A polynomial whose square under the pooled shares is smaller than this is none: too few bins hold anything.
 _NOTHING: Final = 1e-12
+#: Dispersion that is as good as none.
+_INDEPENDENT: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,14 @@ def polynomials(shares: Floats, degree: int) -> tuple[Floats, ...]:
 def tail(current: Floats, reference: Floats, n: Floats, m: Floats, dispersion: Floats) -> Floats:
     """P(chance puts `current` or more of current + reference into the window): binomial with n / (n + m).
 
-    Counts that come in clusters weigh less: both are divided by `dispersion`.
+    Counts that come in clusters (`dispersion` above 1) weigh less: negative binomial with that dispersion, whose tail
+    is that of clusters and not that of single samples.
     """
-    a, b = current / dispersion, reference / dispersion
-    found = special.betainc(np.maximum(a, 1e-300), b + 1, n / np.maximum(n + m, 1))
-    return np.where(current > 0, found, 1.0)
+    one = np.maximum(current, 1)
+    exact = special.betainc(one, reference + 1, n / np.maximum(n + m, 1))
+    clustered = dispersion > 1 + _INDEPENDENT
+    if clustered.any():
+        more = np.where(clustered, dispersion - 1, 1.0)
+        expected = (reference + 1) * n / np.maximum(m, 1)
+        exact = np.where(clustered, np.maximum(exact, special.betainc(one, expected / more, more / (1 + more))), exact)
+    return np.where(current > 0, exact, 1.0)

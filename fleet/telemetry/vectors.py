@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from fleet.telemetry.rings import HOURS
 
 HOURS_A_DAY: Final = 24
+#: Older windows than this no outbox keeps.
+BELIEVED_HOURS: Final = 2 * HOURS
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: Final[Mapping[int, np.dtype[Any]]] = {
     width: np.dtype(kind) for width, kind in ((1, "<u1"), (2, "<u2"), (4, "<u4"), (8, "<i8"))
@@ -55,7 +57,7 @@ class Calendar:
         the one of its arrival.
         """
         now, own = self.hour(arrived), self.hour(start + (end - start) / 2)
-        believed = now - HOURS < own <= now + 1
+        believed = now - BELIEVED_HOURS < own <= now + 1
         return (min(own, now), True) if believed else (now, False)
 
 

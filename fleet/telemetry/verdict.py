@@ -11,6 +11,7 @@ from fleet.alerts.states import Severity
 from fleet.settings import FleetSettings
 from fleet.telemetry.calibrated import limit
 from fleet.telemetry.finding import Finding
+from fleet.telemetry.vectors import HOURS_A_DAY
 
 State = Literal["collecting", "ok", "warning", "drifted"]
 STATES: Final[tuple[State, ...]] = ("collecting", "ok", "warning", "drifted")
@@ -115,7 +116,8 @@ def look(rule: Rule, before: Standing, found: Finding) -> Standing:
     surprising = found.p < rule.significance
     rings = (rule.tests and found.alarm is not None) or beyond(rule, found)
     if before.state == "drifted":
-        calm = enough and not (surprising and found.matters) and not beyond(rule, found)
+        fresh = found.alarm is not None and found.alarm.hours <= HOURS_A_DAY  # longer windows remember what is over
+        calm = enough and not (surprising and found.matters) and not fresh and not beyond(rule, found)
         quiet = before.quiet + 1 if calm else before.quiet if not enough else 0
         if quiet < rule.clear_looks:
             return Standing("drifted", quiet, before.rang + 1 if rings else 0)

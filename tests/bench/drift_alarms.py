@@ -48,7 +48,7 @@ class Outcome:
 
 def main() -> int:
     asked = arguments(str(__doc__).splitlines()[0])
-    devices, days = (200, 1) if asked.quick else (DEVICES, 4)
+    devices, days = (200, 1) if asked.quick else (DEVICES, 3)
     share = DEVICES / devices / days  # to alarms a day of 1000 devices
     iid = play(independent(devices, 1), devices, days)
     ar = play(autocorrelated(devices, 2), devices, days)

@@ -57,7 +57,8 @@ def test_drift_ends_after_quiet_looks_in_a_row() -> None:
         (QUIET, Standing("drifted", 1)),
         (QUIET, Standing("drifted", 2)),
         (uneasy, Standing("drifted", 0)),
-        (QUIET, Standing("drifted", 1)),
+        (finding(SAME, alarm=ALARM), Standing("drifted", 0, 1)),  # rings in a short window
+        (finding(SAME, alarm=replace(ALARM, hours=64)), Standing("drifted", 1, 2)),  # a long one remembers
         (finding(MOVED, p=1e-9, matters=False), Standing("drifted", 2)),  # certain, and too small to matter
         (QUIET, Standing("ok", 0)),
     ]:
