@@ -21,6 +21,7 @@ from fleet.access.answers import Answers
 from fleet.api import (
     alerts,
     audit,
+    baselines,
     chunks,
     devices,
     docs,
@@ -56,6 +57,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     trust.router,
     rollouts.router,
     drift.router,
+    baselines.router,
     alerts.router,
     events.router,
     audit.router,
