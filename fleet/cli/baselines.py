@@ -1,6 +1,6 @@
 """`flotilla drift baseline`: what releases are compared with.
 
-I/O: none.
+I/O: network.
 """
 
 from collections.abc import Callable, Mapping

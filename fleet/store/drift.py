@@ -6,7 +6,7 @@ I/O: none.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import DriftState, Release
@@ -33,9 +33,10 @@ async def states(
     return (await tx.scalars(query)).all()
 
 
-async def put(tx: AsyncSession, row: DriftState) -> None:
-    """Insert or replace one verdict."""
-    await tx.merge(row)
+async def save(tx: AsyncSession, rows: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+    """Insert verdicts (`new`), or replace those there; thousands at once."""
+    if rows:
+        await tx.execute(insert(DriftState) if new else update(DriftState), list(rows))
 
 
 async def forget(tx: AsyncSession, scope: str, model: str, version: str) -> None:

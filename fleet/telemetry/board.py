@@ -43,6 +43,7 @@ class Board:
         self._days: dict[str, dict[int, Vector]] = {}
         self._chosen: dict[str, Vector | None] = {}
         self._changed: set[str] = set()
+        self._arrived: dict[str, int] = {}  # counts that came within this hour, and of them those looked at
         self._looked: dict[str, int] = {}
         self._floors: dict[tuple[str, str], int] = {}
         self._hour = 0
@@ -63,6 +64,7 @@ class Board:
         self._hour = hour
         self._changed.update(self.scopes)
         self._looked.clear()
+        self._arrived.clear()
 
     def add(self, scopes: Iterable[str], hour: int, vector: Vector) -> None:
         """Counts of one device in one hour, to each of its scopes."""
@@ -74,6 +76,7 @@ class Board:
         """Counts of one hour, without those of its day."""
         self._ring(scope).add(scope, hour, vector)
         self._changed.add(scope)
+        self._arrived[scope] = self._arrived.get(scope, 0) + int(vector.sum())
 
     def add_day(self, scope: str, day: int, vector: Vector) -> None:
         """Counts of one day, which joins the ordinary days while these are fewer than they should be."""
@@ -98,7 +101,7 @@ class Board:
         """The release no longer serves there."""
         for scope in scopes:
             self._ring(scope).forget(scope)
-            for kept in (self._days, self._chosen, self._looked):
+            for kept in (self._days, self._chosen, self._looked, self._arrived):
                 kept.pop(scope, None)
             self._changed.discard(scope)
         gone = set(scopes)
@@ -109,10 +112,10 @@ class Board:
         self._floors[scope, feature] = hour
 
     def due(self) -> list[str]:
-        """Scopes to look at: a new hour came, or since the last look the hour's counts doubled."""
+        """Scopes to look at: a new hour came, or what came within the hour doubled since the last look."""
         found = []
         for scope in sorted(self._changed):
-            now = int(self._ring(scope).recent([scope], 1).sum())
+            now = self._arrived.get(scope, 0)
             if scope not in self._looked or now >= 2 * self._looked[scope]:
                 self._looked[scope] = now
                 found.append(scope)

@@ -7,7 +7,7 @@ I/O: tasks.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 REST_SECONDS: Final = 1.0
 #: How often what is too old is removed.
 PRUNE_EVERY: Final = timedelta(hours=1)
+#: Verdicts that share one transaction: others write in between.
+ROWS: Final = 2000
 
 
 class Parts(Protocol):
@@ -97,7 +99,7 @@ class DriftDriver:
             pass
         self._memory.advance(now)
         gone = self._memory.forget_stale()
-        gone |= {cell[:3] for cell in known if not self._serves(cell)}
+        gone |= {release for release in {cell[:3] for cell in known} if not self._serves(*release)}
         needs = self._needs()
         drifted = {(cell[0], cell[3]) for cell, it in known.items() if it.standing.state == "drifted"}
         found: list[Finding] = []
@@ -108,9 +110,15 @@ class DriftDriver:
             return
         async with self._parts.database.write() as tx:
             await alarms.forget(tx, gone, now)
-            for cell in [cell for cell in known if cell[:3] in gone]:
-                del known[cell]
-            await self._save(tx, known, found, needs, now)
+        for cell in [cell for cell in known if cell[:3] in gone]:
+            del known[cell]
+        for start in range(0, len(found), ROWS):
+            async with self._parts.database.write() as tx:
+                await self._save(tx, known, found[start : start + ROWS], now)
+        async with self._parts.database.write() as tx:
+            standings = {cell: it.standing for cell, it in known.items()}
+            wanted = alarms.wanted(standings, self._members, lambda cell, bad: self._rings_without(cell, bad, needs))
+            await alarms.settle(tx, self._rule, found, standings, wanted, now)
         self._parts.hub.wake()
 
     async def _load(self, now: datetime) -> dict[Cell, _Known]:
@@ -152,8 +160,7 @@ class DriftDriver:
         if removed:
             logger.info("old telemetry removed rows=%d", removed)
 
-    def _serves(self, cell: Cell) -> bool:
-        scope, model, version, _ = cell
+    def _serves(self, scope: str, model: str, version: str) -> bool:
         if scope.startswith("device:"):
             return self._memory.serves(scope.removeprefix("device:"), model, version)
         return any(
@@ -168,9 +175,8 @@ class DriftDriver:
             limits=self._rule.limits(self._memory.rows()),
         )
 
-    async def _save(
-        self, tx: AsyncSession, known: dict[Cell, _Known], found: Sequence[Finding], needs: Needs, now: datetime
-    ) -> None:
+    async def _save(self, tx: AsyncSession, known: dict[Cell, _Known], found: Sequence[Finding], now: datetime) -> None:
+        rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
         for finding in found:
             old = known.get(finding.cell)
             before = Standing() if old is None else old.standing
@@ -179,15 +185,12 @@ class DriftDriver:
             if before.state == "drifted" and standing.state != "drifted":
                 floor = now.isoformat()
                 self._start_anew(finding.cell, floor)
-            history = () if old is None else old.history
-            body = alarms.body(self._rule, finding, standing, history, floor)
+            body = alarms.body(self._rule, finding, standing, () if old is None else old.history, floor)
             since = now if old is None or old.standing.state != standing.state else old.since
             known[finding.cell] = _Known(standing, since, tuple(body["history"]), floor)
-            await store.put(tx, _row(finding, standing, body, since, now))
-        await tx.flush()
-        standings = {cell: it.standing for cell, it in known.items()}
-        wanted = alarms.wanted(standings, self._members, lambda cell, bad: self._rings_without(cell, bad, needs))
-        await alarms.settle(tx, self._rule, found, standings, wanted, now)
+            rows[old is None].append(_row(finding, standing, body, since, now))
+        for new, some in rows.items():
+            await store.save(tx, some, new=new)
 
     def _board(self, cell: Cell) -> Board | None:
         return self._memory.boards.get((cell[1], cell[2]))
@@ -215,15 +218,15 @@ def _remembered(row: tables.DriftState) -> _Known:
 
 def _row(
     finding: Finding, standing: Standing, body: dict[str, Any], since: datetime, now: datetime
-) -> tables.DriftState:
-    return tables.DriftState(
-        scope=finding.scope,
-        model=finding.model,
-        version=finding.version,
-        feature=finding.feature,
-        state=standing.state,
-        samples=finding.samples,
-        body=body,
-        since=since,
-        updated_at=now,
-    )
+) -> Mapping[str, Any]:
+    return {
+        "scope": finding.scope,
+        "model": finding.model,
+        "version": finding.version,
+        "feature": finding.feature,
+        "state": standing.state,
+        "samples": finding.samples,
+        "body": body,
+        "since": since,
+        "updated_at": now,
+    }

@@ -32,6 +32,7 @@ from shared.messages import TelemetryWindow
 logger = logging.getLogger(__name__)
 
 Release = tuple[str, str]
+Member = tuple[Mapping[str, str], str, str]  # what it serves, its site, its hardware class
 #: A scope's name is cut to what the tables hold.
 MAX_SCOPE: Final = 80
 
@@ -52,7 +53,8 @@ class Memory:
     def __init__(self, calendar: Calendar, days: int) -> None:
         self._calendar, self._number = calendar, days
         self.boards: dict[Release, Board] = {}
-        self.members: Mapping[str, tuple[Mapping[str, str], str, str]] = {}
+        self.members: Mapping[str, Member] = {}
+        self._scopes: Mapping[str, Sequence[str]] = {}
         self._chosen: dict[tuple[str, Release], datetime] = {}
         self._without: set[Release] = set()  # releases that have no baseline
         self.refused = 0  # features over bins that are not those of the release
@@ -74,6 +76,7 @@ class Memory:
     async def refresh(self, tx: AsyncSession, now: datetime) -> None:
         """Who takes part, and what somebody chose as baseline since the last time."""
         self.members = await store.members(tx)
+        self._scopes = _scopes(self.members)
         if self.boards:
             self.advance(now)
             await self._choices(tx)
@@ -102,16 +105,9 @@ class Memory:
         for one in counted:
             self.boards[one.release].add(self.scopes_of(one.device), one.hour, one.vector)
 
-    def scopes_of(self, device: str) -> list[str]:
+    def scopes_of(self, device: str) -> Sequence[str]:
         """The scopes that a device counts in: its own, site and hardware class where there are several, the fleet."""
-        known = self.members.get(device)
-        if known is None:
-            return []
-        sites = {site for _, site, _ in self.members.values()}
-        classes = {hardware for _, _, hardware in self.members.values()}
-        groups = [f"site:{known[1]}"[:MAX_SCOPE]] if known[1] and len(sites) > 1 else []
-        groups += [f"hardware:{known[2]}"[:MAX_SCOPE]] if known[2] and len(classes) > 1 else []
-        return [f"device:{device}", *groups, FLEET]
+        return self._scopes.get(device, ())
 
     def devices(self, board: Board) -> list[str]:
         """Devices with counts of a release."""
@@ -220,6 +216,16 @@ class Memory:
             if day in wanted and vector is not None and row.scope in self.scopes_of(place.device):
                 found[day] = found[day] + vector
         return dict(found)
+
+
+def _scopes(members: Mapping[str, Member]) -> Mapping[str, Sequence[str]]:
+    several = [len({member[place] for member in members.values()}) > 1 for place in (1, 2)]
+    found: dict[str, Sequence[str]] = {}
+    for device, (_, site, hardware) in members.items():
+        groups = [f"site:{site}"[:MAX_SCOPE]] if site and several[0] else []
+        groups += [f"hardware:{hardware}"[:MAX_SCOPE]] if hardware and several[1] else []
+        found[device] = (f"device:{device}", *groups, FLEET)
+    return found
 
 
 def _parsed(row: tables.Window) -> TelemetryWindow | None:
