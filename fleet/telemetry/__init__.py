@@ -9,5 +9,5 @@
                         verdict (collecting, ok, warning, drifted) ──► alarms ──► fleet.alerts.desk
 
 Reading order: rate, heard, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
-finding, board, memory, verdict, alarms, driver.
+finding, looking, board, memory, verdict, alarms, driver.
 """

@@ -4,17 +4,18 @@ I/O: none.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.telemetry import calibrated, drift
-from fleet.telemetry.calibrated import WINDOWS, Judgement
+from fleet.telemetry import looking
+from fleet.telemetry.calibrated import WINDOWS
 from fleet.telemetry.dispersion import Dispersion, learn
-from fleet.telemetry.finding import FLEET, Finding, Ringing, level
+from fleet.telemetry.finding import FLEET, Finding, level
 from fleet.telemetry.layout import Layout
+from fleet.telemetry.looking import Looked, Needs
 from fleet.telemetry.rings import Ring
 from fleet.telemetry.vectors import HOURS_A_DAY
 
@@ -22,15 +23,6 @@ Vector = NDArray[np.int64]
 Getter = Callable[[Ring, Sequence[str]], NDArray[np.int64]]
 #: Scopes of one round of statistics: bounds the memory of a look.
 ROUND: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a look is told by the settings."""
-
-    min_samples: int
-    significance: float
-    limits: Mapping[str, float]  # level -> p that raises an alarm; a level without one raises none
 
 
 class Board:
@@ -128,120 +120,38 @@ class Board:
             self._learn(drifted)
         found: list[Finding] = []
         for start in range(0, len(scopes), ROUND):
-            found += self._round(scopes[start : start + ROUND], needs)
+            found += looking.findings(self._looked_at(scopes[start : start + ROUND]), needs)
         return found
 
     def rings_without(self, group: str, devices: Sequence[str], feature: str, needs: Needs) -> bool:
         """True when `group` would raise its alarm without these devices, too."""
-        rest = self._windows([group]) - self._windows(devices).sum(axis=0, keepdims=True)
+        looked = self._looked_at([group])
+        rest = looked.windows - self._windows(devices).sum(axis=0, keepdims=True)
+        judged = looking.judge(replace(looked, windows=np.maximum(rest, 0)), needs)
         at = self.layout.names.index(feature)
-        judged = self._judge(np.maximum(rest, 0), [group], needs)
         return bool(judged.p[0, at] <= needs.limits.get(level(group), 0.0))
 
-    def _round(self, scopes: Sequence[str], needs: Needs) -> list[Finding]:
-        windows, recent = self._windows(scopes), self._recent(scopes)
-        spread, reference = self._spread_of(scopes), self._reference(scopes)
-        judged = self._judge(windows, scopes, needs)
-        now = calibrated.window(
-            recent, calibrated.Reference.of(reference, self.layout), self.layout, spread, hours=HOURS_A_DAY
-        )
-        counts, expected = self.layout.bins.sums(recent), self.layout.bins.sums(reference)
-        heavy = spread.mean(self.layout.numbers)
-        limits = np.array([needs.limits.get(level(scope), 0.0) for scope in scopes])
-        rows, features = np.nonzero(counts.sum(axis=2) > 0)
-        table = self._statistics(counts[rows, features], expected[rows, features], features, needs)
-        lower = _bounds(table, heavy[rows, features], self.layout.numbers[features])
-        p = np.minimum(1.0, now.p * len(calibrated.TESTS))[rows, features].tolist()
-        shift, excess = now.shift[rows, features], now.excess[rows, features]
-        matters = calibrated.matters(lower, shift, excess).tolist() if len(rows) else []
-        spreads = [values[rows, features].tolist() for values in (spread.first, spread.second, spread.residual, heavy)]
-        here, there = (values[rows, features].astype(np.int64).tolist() for values in (counts, expected))
-        found = []
-        for place, (row, at) in enumerate(zip(rows.tolist(), features.tolist(), strict=True)):
-            name, bins = self.layout.names[at], int(self.layout.numbers[at])
-            alarm = None
-            if judged.p[row, at] <= limits[row]:
-                vector = windows[row, judged.window[row, at]]
-                alarm = self._ringing(vector, reference[row], at, (row, judged), limits[row], heavy[row, at], needs)
-            found.append(
-                Finding(
-                    scope=scopes[row],
-                    model=self.model,
-                    version=self.version,
-                    feature=name,
-                    samples=table[place].samples,
-                    missing=int(recent[row, self.layout.places[name].stop]),
-                    statistics=table[place],
-                    reference=self.layout.references[name],
-                    counts=tuple(here[place][:bins]),
-                    expected=tuple(there[place][:bins]),
-                    p=p[place],
-                    matters=matters[place],
-                    dispersion=(spreads[0][place], spreads[1][place], spreads[2][place]),
-                    psi_limit=table[place].psi_limit * spreads[3][place],
-                    alarm=alarm,
-                )
-            )
-        return found
-
-    def _ringing(
-        self,
-        vector: Vector,
-        reference: Vector,
-        at: int,
-        judged: tuple[int, Judgement],
-        limit: float,
-        heavy: float,
-        needs: Needs,
-    ) -> Ringing | None:
-        """The alarm of one feature, if the change is large enough to matter."""
-        row, found = judged
-        counts = self.layout.bins.sums(vector[None])[:, at]
-        expected = self.layout.bins.sums(reference[None])[:, at]
-        (known,) = self._statistics(counts, expected, np.array([at]), needs)
-        bins = self.layout.numbers[at]
-        s = 1 / known.samples + 1 / known.reference_samples
-        lower = _bounds((known,), np.array([heavy]), np.array([bins]))[0]
-        if not calibrated.matters(lower, found.shift[row, at], found.excess[row, at]):
-            return None
-        return Ringing(
-            p=float(found.p[row, at]),
-            limit=float(limit),
-            hours=WINDOWS[found.window[row, at]],
-            test=calibrated.TESTS[found.test[row, at]],
-            samples=known.samples,
-            psi=float(known.psi - (bins - 1) * s * heavy),
-            psi_lower=float(lower),
-            psi_limit=float(known.psi_limit * heavy),
-            shift=float(found.shift[row, at]),
+    def _looked_at(self, scopes: Sequence[str]) -> Looked:
+        return Looked(
+            model=self.model,
+            version=self.version,
+            scopes=scopes,
+            layout=self.layout,
+            windows=self._windows(scopes),
+            recent=self._recent(scopes),
+            reference=self._reference(scopes),
+            spread=self._spread_of(scopes),
+            usable=self._usable(scopes),
         )
 
-    def _judge(self, windows: NDArray[np.int64], scopes: Sequence[str], needs: Needs) -> Judgement:
+    def _usable(self, scopes: Sequence[str]) -> NDArray[np.bool_]:
+        """False for windows that begin before a drift was over."""
         usable = np.ones((len(scopes), len(WINDOWS), len(self.layout.names)), dtype=np.bool_)
-        for row, scope in enumerate(scopes):
-            for at, name in enumerate(self.layout.names):
-                if (floor := self._floors.get((scope, name))) is not None:
-                    usable[row, :, at] = np.array(WINDOWS) <= self._hour - floor
-        return calibrated.judge(
-            windows,
-            self._reference(scopes),
-            self.layout,
-            self._spread_of(scopes),
-            usable=usable,
-            min_samples=needs.min_samples,
-        )
-
-    def _statistics(
-        self,
-        counts: NDArray[np.float64],
-        expected: NDArray[np.float64],
-        features: NDArray[np.int64],
-        needs: Needs,
-    ) -> tuple[drift.Statistics, ...]:
-        if not len(features):
-            return ()
-        widths, bins = self.layout.widths[features], self.layout.numbers[features]
-        return drift.table(counts, expected, widths, bins, needs.significance)
+        rows = {scope: row for row, scope in enumerate(scopes)}
+        for (scope, name), floor in self._floors.items():
+            if scope in rows:
+                usable[rows[scope], :, self.layout.names.index(name)] = np.array(WINDOWS) <= self._hour - floor
+        return usable
 
     def _learn(self, drifted: Collection[tuple[str, str]]) -> None:
         """Dispersion of every scope, and one row for those that nothing is known of."""
@@ -286,11 +196,3 @@ class Board:
 
     def _ring(self, scope: str) -> Ring:
         return self._rings["device" if level(scope) == "device" else "group"]
-
-
-def _bounds(
-    known: Sequence[drift.Statistics], heavy: NDArray[np.float64], bins: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Lower bounds of PSI, dispersion included."""
-    s = np.array([1 / it.samples + 1 / it.reference_samples for it in known]) * heavy
-    return drift.lower_bound(np.array([it.psi for it in known]) - (bins - 1) * s, bins, s)

@@ -50,7 +50,7 @@ class Judgement:
     test: NDArray[np.int64]  # index into TESTS
     shift: Floats  # V1 / sqrt(e) of that window
     excess: Floats  # the largest share of a tail in that window that the reference does not explain
-    samples: Floats  # in that window
+    samples: Floats  # in that window, missing ones too
 
 
 def judge(
@@ -125,7 +125,7 @@ def window(
         test=every.argmin(axis=2),
         shift=np.divide(v1, np.sqrt(effective), out=np.zeros_like(v1), where=effective > 0),
         excess=excess,
-        samples=n,
+        samples=n + layout.tails.sums(vectors)[..., -1],
     )
 
 

@@ -20,8 +20,9 @@ from fleet.store import drift as store
 from fleet.store import sketches, tables
 from fleet.store.database import Database
 from fleet.telemetry import alarms, verdict
-from fleet.telemetry.board import Board, Needs
+from fleet.telemetry.board import Board
 from fleet.telemetry.finding import Cell, Finding
+from fleet.telemetry.looking import Needs
 from fleet.telemetry.memory import Memory
 from fleet.telemetry.vectors import Calendar
 from fleet.telemetry.verdict import Rule, Standing

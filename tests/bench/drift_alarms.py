@@ -17,8 +17,9 @@ from scipy import signal, stats
 
 from fleet.settings import FleetSettings
 from fleet.telemetry.baselines import Reference
-from fleet.telemetry.board import Board, Needs
+from fleet.telemetry.board import Board
 from fleet.telemetry.layout import Layout
+from fleet.telemetry.looking import Needs
 from fleet.telemetry.verdict import Rule
 from shared.sketches import QUANTILE_BINS
 from tests.bench.document import Result, arguments, tell

@@ -154,6 +154,23 @@ async def test_the_number_of_ordinary_days_is_a_setting(days: World) -> None:
     assert other.body["dispersion"] == [1.0, 1.0, 1.0]  # two days are too few to tell
 
 
+async def test_a_sensor_that_gives_nothing_but_missing_values_is_critical(days: World) -> None:
+    await feed(days, {"cam-1": 0.5}, 12)
+    for _ in range(4):
+        days.clock.at += HOUR
+        await days.deliver("cam-1", 0.5, 0, days.clock.at - HOUR / 2, missing=60)
+    await days.driver.evaluate()
+    (alert,) = await days.alerts()
+    assert (alert.body["test"], alert.severity) == ("missing", "critical")
+    days.clock.at += 24 * HOUR
+    await days.deliver("cam-1", 0.5, 0, days.clock.at - HOUR / 2, missing=60)
+    await days.driver.evaluate()
+    assert (await days.alerts())[0].id == alert.id
+    row = await days.state("device:cam-1")
+    assert row is not None
+    assert (row.state, row.samples, row.body["missing"]) == ("drifted", 0, 60)
+
+
 async def test_missing_values_raise_an_alarm_of_their_own(days: World) -> None:
     await feed(days, {"cam-1": 0.5}, 12)
     for _ in range(6):
