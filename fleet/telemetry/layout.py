@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 CELL_SHARE: Final = 0.03
 #: A class with less of the reference than this is as good as unseen.
 UNSEEN_SHARE: Final = 0.001
+#: Of one bin in one telemetry window. More is no count, and would not fit the sums of an hour.
+MAX_COUNT: Final = 2**24
 TAILS: Final = ("low", "high", "missing")
 
 
@@ -95,11 +97,11 @@ class Layout:
         )
 
     def flat(self, features: Mapping[str, FeatureCounts]) -> tuple[Ints, int]:
-        """The vector of one telemetry window, and how many features lie over other bins: those are left out."""
+        """The vector of one telemetry window, and how many features were left out: over other bins, or absurd."""
         found, refused = np.zeros(self.size, dtype=np.int64), 0
         for name, counts in features.items():
             reference = self.references.get(name)
-            if reference is None or not fits(reference, counts):
+            if reference is None or not fits(reference, counts) or max(*counts.counts, counts.missing) > MAX_COUNT:
                 refused += 1
                 continue
             place = self.places[name]

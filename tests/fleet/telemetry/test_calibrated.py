@@ -62,6 +62,8 @@ def test_a_layout_refuses_other_bins_and_takes_the_rest() -> None:
     assert (found.tolist(), refused) == ([*(1,) * 18, 2], 1)
     assert LAYOUT.flat({"f": FeatureCounts(edges="d", counts=(1,) * 17)})[1] == 1
     assert LAYOUT.flat({"f": FeatureCounts(edges="e", counts=(1,) * 18)})[1] == 1
+    for absurd in (FeatureCounts(edges="d", counts=(2**70,) * 18), good.model_copy(update={"missing": 2**70})):
+        assert LAYOUT.flat({"f": absurd})[1] == 1
 
 
 @pytest.mark.parametrize("samples", [40, 170, 1000])
