@@ -11,7 +11,7 @@ CODE  := agent fleet shared tests docs
 # Twice quiet: nothing but errors.
 PIP   := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 # The programs that some tests use, and the Debian packages that bring them.
-NEEDS := mosquitto:mosquitto chromium:chromium systemd-nspawn:systemd-container strace:strace
+NEEDS := mosquitto:mosquitto chromium:chromium systemd-nspawn:systemd-container strace:strace pg_ctlcluster:postgresql
 
 .PHONY: help venv demo test check fix format lint types docs-check docs bench system-deps lock clean
 

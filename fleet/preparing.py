@@ -133,12 +133,19 @@ data_dir: {data_dir}
 
 # drift_detection:
 #   monitoring_interval_hours: 6
+#   baseline_window_days: 7          # a device's first days tell how much ordinary days differ
 #   detection_window_days: 1
 #   min_samples_for_detection: 100
+#   enable_statistical_tests: true
+#   enable_threshold_rules: false    # true: thresholds.statistical_drift raise alarms as well
+#   false_alarms_per_day: 1          # of the whole fleet
 #   significance: 0.00005
+#   window_retention_days: 30
+#   hourly_retention_days: 14
+#   daily_retention_days: 400
 
 # thresholds:
-#   statistical_drift: {{psi_threshold: 0.2}}
+#   statistical_drift: {{psi_threshold: 0.2, kl_divergence_threshold: 0.1, js_divergence_threshold: 0.1}}
 #   severity_levels: {{low: 0.05, medium: 0.1, high: 0.2, critical: 0.3}}
 
 # alerts:

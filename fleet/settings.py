@@ -76,15 +76,24 @@ class DriftSettings(Section):
     """When distributions are compared."""
 
     monitoring_interval_hours: PositiveFloat = 6.0
-    detection_window_days: PositiveFloat = 1.0
+    baseline_window_days: Annotated[int, Field(ge=2, le=60)] = 7  # a device's first days: how much ordinary days differ
+    detection_window_days: PositiveFloat = 1.0  # what is shown; alarms look at 1/24 of it, 2/24 ... 128/24
     min_samples_for_detection: PositiveInt = 100
-    significance: Annotated[float, Field(gt=0, lt=1)] = 0.00005  # p below it, and PSI above its threshold: drift
+    enable_statistical_tests: bool = True  # the calibrated alarm
+    enable_threshold_rules: bool = False  # as well: `thresholds.statistical_drift`, without regard to chance
+    false_alarms_per_day: PositiveFloat = 1.0  # of the whole fleet, all models and features together
+    significance: Annotated[float, Field(gt=0, lt=1)] = 0.00005  # p below it is a warning; drift ends above it
+    window_retention_days: PositiveFloat = 30.0  # of single telemetry windows
+    hourly_retention_days: Annotated[float, Field(ge=7)] = 14.0  # of sums over an hour
+    daily_retention_days: Annotated[float, Field(ge=60)] = 400.0  # of sums over a day
 
 
 class StatisticalThresholds(Section):
-    """Distances that count as drift."""
+    """Distances that count as drift: for rollouts, and for all with `enable_threshold_rules`."""
 
     psi_threshold: PositiveFloat = 0.2
+    kl_divergence_threshold: PositiveFloat = 0.1  # nats
+    js_divergence_threshold: PositiveFloat = 0.1  # nats; the divergence, not its square root
 
 
 class SeverityLevels(Section):

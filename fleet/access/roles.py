@@ -17,6 +17,7 @@ Permission = Literal[
     "rollouts:write",
     "rollouts:approve",
     "drift:read",
+    "drift:write",
     "alerts:read",
     "alerts:write",
     "audit:read",
@@ -33,7 +34,7 @@ _READ: Final[frozenset[Permission]] = frozenset(
 )
 GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     "viewer": _READ,
-    "operator": _READ | {"devices:write", "invites:write", "rollouts:write", "alerts:write"},
+    "operator": _READ | {"devices:write", "invites:write", "rollouts:write", "drift:write", "alerts:write"},
     "approver": _READ | {"rollouts:approve", "alerts:write", "audit:read"},
     "releaser": _READ | {"releases:write"},
     "admin": frozenset(PERMISSIONS),

@@ -21,6 +21,7 @@ from fleet.access.answers import Answers
 from fleet.api import (
     alerts,
     audit,
+    baselines,
     channels,
     chunks,
     devices,
@@ -58,6 +59,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     trust.router,
     rollouts.router,
     drift.router,
+    baselines.router,
     alerts.router,
     silences.router,
     channels.router,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from fleet.cli.baselines import baseline
 from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import ago
 
@@ -23,6 +24,9 @@ _GRAVEST: Final = ("drifted", "warning", "ok", "collecting")
 @group
 def drift() -> None:
     """How live data differs from the reference data."""
+
+
+drift.add_command(baseline)
 
 
 @command(drift, "status", example="flotilla drift status\nflotilla drift status --json")
@@ -50,7 +54,7 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
         ("KL", lambda row: f"{row['kl']:.3f}"),
         ("JS", lambda row: f"{row['js_distance']:.3f}"),
         ("KS", lambda row: f"{row['ks']:.3f}"),
-        ("P", lambda row: f"{row['p']:.1e}"),
+        ("P", lambda row: f"{row.get('calibrated_p', row['p']):.1e}"),
         ("STATE", lambda row: _MARKS[row["state"]]),
     ]
     shell.table(rows, columns, document=found, empty=f"Nothing is known of {model}. Next: flotilla drift status")

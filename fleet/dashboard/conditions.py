@@ -119,10 +119,11 @@ def _worst_alert(device: facts.Device, alerts: Iterable[facts.Alert]) -> facts.A
 
 
 def _drifts_with_all(device: facts.Device, alert: facts.Alert) -> bool:
-    """True when one alert of the whole fleet stands for the device's own, because every device drifts."""
+    """True when one alert of its fleet, site or hardware class stands for the device's own."""
     release, _, _ = alert.subject.partition(" ")
     serves = {f"{model}@{version}" for model, version in device.serving.items()}
-    return alert.scope == "fleet" and alert.kind == "drift" and release in serves
+    scopes = {"fleet", f"site:{device.site}", f"hardware:{device.hardware}"}
+    return alert.scope in scopes and alert.kind == "drift" and release in serves
 
 
 def fresh(windows: Sequence[facts.Window], now: datetime) -> facts.Window | None:

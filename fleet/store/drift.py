@@ -1,22 +1,15 @@
-"""Queries about telemetry windows as drift sees them, and about its verdicts.
+"""Queries about verdicts of drift, and the reference data of releases.
 
 I/O: none.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.store.tables import Device, DriftState, Release, Window
-
-
-async def windows_since(tx: AsyncSession, since: datetime) -> Sequence[Window]:
-    """Every window that came at `since` or later, oldest first."""
-    query = select(Window).where(Window.received_at >= since).order_by(Window.received_at)
-    return (await tx.scalars(query)).all()
+from fleet.store.tables import DriftState, Release
 
 
 async def baselines(
@@ -27,12 +20,6 @@ async def baselines(
         tuple_(Release.model, Release.version).in_(list(releases))
     )
     return {(row[0], row[1]): row[2] for row in await tx.execute(query)}
-
-
-async def serving(tx: AsyncSession) -> Mapping[str, Mapping[str, str]]:
-    """Active device -> model -> version that it serves, as it last said."""
-    query = select(Device.id, Device.serving).where(Device.lifecycle == "active")
-    return {row[0]: row[1] for row in await tx.execute(query)}
 
 
 async def states(
@@ -46,9 +33,10 @@ async def states(
     return (await tx.scalars(query)).all()
 
 
-async def put(tx: AsyncSession, row: DriftState) -> None:
-    """Insert or replace one verdict."""
-    await tx.merge(row)
+async def save(tx: AsyncSession, rows: Sequence[Mapping[str, Any]], *, new: bool) -> None:
+    """Insert verdicts (`new`), or replace those there; thousands at once."""
+    if rows:
+        await tx.execute(insert(DriftState) if new else update(DriftState), list(rows))
 
 
 async def forget(tx: AsyncSession, scope: str, model: str, version: str) -> None:

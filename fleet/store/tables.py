@@ -8,7 +8,18 @@ I/O: none.
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -194,15 +205,47 @@ class Window(Base):
     requests: Mapped[int]
     failed: Mapped[int]
     body: Mapped[dict[str, Any]]  # messages.TelemetryWindow
+    counted: Mapped[bool] = mapped_column(default=False, server_default=false())  # its counts are in `sketches`
     __table_args__ = (
         Index("windows_by_release", "model", "version", "received_at"),
+        Index("windows_to_count", "counted", "received_at"),
         Index("windows_by_device", "device_id", "received_at"),
         Index("windows_by_arrival", "received_at"),
     )
 
 
+class Sketch(Base):
+    """All feature counts of one release on one device in one hour or day (`span`)."""
+
+    __tablename__ = "sketches"
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    span: Mapped[str] = mapped_column(String(4), primary_key=True)  # hour, day
+    start: Mapped[datetime] = mapped_column(primary_key=True)
+    vector: Mapped[bytes]  # telemetry.vectors.pack, in the order of telemetry.layout
+    __table_args__ = (Index("sketches_by_start", "span", "start"),)
+
+
+class BaselineChoice(Base):
+    """What a scope is compared with when it is not the release's reference data, and the days that are ordinary."""
+
+    __tablename__ = "baselines"
+    scope: Mapped[str] = mapped_column(String(80), primary_key=True)
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vector: Mapped[bytes | None]  # None: the release's own
+    days: Mapped[list[Any]]  # first instants of the ordinary days, RFC 3339
+    pinned: Mapped[bool]
+    chosen_by: Mapped[str] = mapped_column(String(128))
+    chosen_at: Mapped[datetime]
+
+
 class DriftState(Base):
-    """The newest verdict on one feature of one release in one scope (`device:cam-1` or `fleet`)."""
+    """The newest verdict on one feature of one release in one scope.
+
+    Scopes: `device:cam-1`, `site:hall-3`, `hardware:orin-nano-8g`, `fleet`.
+    """
 
     __tablename__ = "drift"
     scope: Mapped[str] = mapped_column(String(80), primary_key=True)

@@ -2,11 +2,12 @@
 
     MQTT ──► ingest ──► rows ──► hub.wake
                           │
-              driver: sliding (sums of the newest stretch) + baselines (the release's reference)
+              driver: memory (windows into sums of hours and days, in the store and in `rings`)
                           │
-                        drift (distances) ──► verdict (collecting, ok, warning, drifted)
+                        board: drift (every distance) + calibrated (the alarm; components, dispersion)
                           │
-                        alarms ──► fleet.alerts.desk
+                        verdict (collecting, ok, warning, drifted) ──► alarms ──► fleet.alerts.desk
 
-Reading order: rate, heard, ingest; baselines, sliding, drift, verdict, alarms, driver.
+Reading order: rate, heard, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
+finding, looking, board, memory, verdict, alarms, driver.
 """

@@ -24,6 +24,7 @@ class Reference:
     edges: tuple[float, ...]
     counts: tuple[int, ...]
     widths: tuple[float, ...]
+    missing: int = 0
 
 
 def references(body: Mapping[str, Any]) -> Mapping[str, Reference]:
@@ -40,6 +41,7 @@ def references(body: Mapping[str, Any]) -> Mapping[str, Reference]:
             edges=feature.edges,
             counts=feature.counts,
             widths=drift.widths(feature),
+            missing=feature.missing,
         )
         for feature in baseline.features
         if len(feature.counts) == len(feature.edges) + 1 and sum(feature.counts) > 0

@@ -11,7 +11,9 @@ p = (a + 1/2) / (n + B/2), q = (b + 1/2) / (m + B/2)   (Jeffreys: never zero, no
     ks, ks_p       largest distance of the cumulative shares at the bin edges (Stephens' approximation for p)
     wasserstein    sum |F - G| * width of the bin, in standard deviations of the reference
     chi2, dof, p   two-sample chi-square over the bins that hold anything; p decides whether chance explains it
-    shift          location component V1 ~ N(0, 1): positive when values grew
+    shift, spread  components V1 and V2 of chi2, N(0, 1) each: values grew, values spread (`components.py`)
+    residual       what they leave of chi2
+    psi_lower      one-sided 95 % bound of psi_corrected: psi_c - 1.645 s sqrt(2 (B - 1 + 2 psi_c / s))
 
 All functions take whole matrices, one row for each pair, padded with empty bins at the right.
 
@@ -27,12 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from fleet.telemetry import components
 from shared.sketches import FeatureBaseline
 
 Floats = NDArray[np.float64]
 
 #: Rows at a time: what stays in the processor's cache is three times as fast.
 BLOCK: Final = 2048
+SIGMAS: Final = 1.645  # of the lower bound
 FIELDS: Final = (
     "psi",
     "psi_corrected",
@@ -47,6 +51,9 @@ FIELDS: Final = (
     "dof",
     "p",
     "shift",
+    "spread",
+    "residual",
+    "psi_lower",
 )
 
 
@@ -69,6 +76,9 @@ class Statistics:
     dof: float
     p: float
     shift: float
+    spread: float
+    residual: float
+    psi_lower: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +111,17 @@ def compare(pairs: Sequence[Pair], significance: float) -> tuple[Statistics, ...
     )
     if not (current.sum(axis=1).all() and reference.sum(axis=1).all()):
         raise ValueError("a side without samples")
+    return table(current, reference, widths, bins, significance)
+
+
+def table(
+    current: Floats, reference: Floats, widths: Floats, bins: NDArray[Any], significance: float
+) -> tuple[Statistics, ...]:
+    """`statistics`, one object for each row."""
     columns = statistics(current, reference, widths, bins, significance)
-    table = np.column_stack([columns[field] for field in FIELDS]).tolist()
+    rows = np.column_stack([columns[field] for field in FIELDS]).tolist()
     sizes = zip(current.sum(axis=1).tolist(), reference.sum(axis=1).tolist(), strict=True)
-    return tuple(Statistics(int(n), int(m), *row) for (n, m), row in zip(sizes, table, strict=True))
+    return tuple(Statistics(int(n), int(m), *row) for (n, m), row in zip(sizes, rows, strict=True))
 
 
 def _padded(rows: Sequence[Sequence[float]], width: int) -> Floats:
@@ -140,10 +157,11 @@ def _block(
     gap = np.where(inside, gap, 0)
     ks = gap.max(axis=1)
     root = np.sqrt((n * m / (n + m))[:, 0])
-    chi2, dof = _chi2(current, reference, n, m)
+    parts = components.split(current, reference)
+    psi_corrected = psi - (bins - 1) * s
     return {
         "psi": psi,
-        "psi_corrected": psi - (bins - 1) * s,
+        "psi_corrected": psi_corrected,
         "psi_limit": s * _quantiles(bins - 1, significance),
         "kl": np.where(inside, p * log_ratio, 0).sum(axis=1),
         "jsd": jsd,
@@ -151,11 +169,20 @@ def _block(
         "ks": ks,
         "ks_p": special.kolmogorov((root + 0.12 + 0.11 / root) * ks),
         "wasserstein": (gap * widths).sum(axis=1),
-        "chi2": chi2,
-        "dof": dof,
-        "p": np.where(dof > 0, special.chdtrc(np.maximum(dof, 1), chi2), 1.0),
-        "shift": _shift(current, reference, n, m),
+        "chi2": parts.chi2,
+        "dof": parts.dof,
+        "p": np.where(parts.dof > 0, special.chdtrc(np.maximum(parts.dof, 1), parts.chi2), 1.0),
+        "shift": parts.v1,
+        "spread": parts.v2,
+        "residual": parts.residual,
+        "psi_lower": lower_bound(psi_corrected, bins, s),
     }
+
+
+def lower_bound(psi_corrected: Floats, bins: NDArray[Any], s: Floats) -> Floats:
+    """One-sided 95 % bound of the corrected PSI; `s` = 1/n + 1/m, times the dispersion where there is one."""
+    inside = 2 * (bins - 1 + 2 * np.maximum(psi_corrected, 0) / s)
+    return np.asarray(psi_corrected - SIGMAS * s * np.sqrt(inside))
 
 
 def _quantiles(dof: NDArray[Any], significance: float) -> Floats:
@@ -169,23 +196,6 @@ def _jsd(p: Floats, q: Floats) -> Floats:
     middle = (p + q) / 2
     both = special.rel_entr(p, middle).sum(axis=1) + special.rel_entr(q, middle).sum(axis=1)
     return np.asarray(np.maximum(both, 0) / 2)
-
-
-def _chi2(current: Floats, reference: Floats, n: Floats, m: Floats) -> tuple[Floats, Floats]:
-    total = current + reference
-    held = total > 0
-    apart = (np.sqrt(m / n) * current - np.sqrt(n / m) * reference) ** 2
-    chi2 = np.divide(apart, total, out=np.zeros_like(total), where=held).sum(axis=1)
-    return chi2, held.sum(axis=1) - 1.0
-
-
-def _shift(current: Floats, reference: Floats, n: Floats, m: Floats) -> Floats:
-    """V1: mid-ranks under the pooled shares, standardised; its square is Kruskal-Wallis' H (N / (N - 1))."""
-    shares = (current + reference) / (n + m)
-    centred = np.cumsum(shares, axis=1) - shares / 2 - 0.5
-    spread = np.sqrt((shares * centred**2).sum(axis=1))
-    moved = ((current / n - reference / m) * centred).sum(axis=1) * np.sqrt((n * m / (n + m))[:, 0])
-    return np.asarray(np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0))
 
 
 def widths(feature: FeatureBaseline) -> tuple[float, ...]:

@@ -1,44 +1,41 @@
-"""The shell of drift: new windows -> sums -> statistics -> verdicts -> rows and alerts.
+"""The shell of drift: new windows -> sums of hours -> findings -> verdicts -> rows and alerts.
 
-Its memory (the sums) is rebuilt from the stored windows at start, so that a restart changes no verdict.
+Its memory is rebuilt from the store at start, so that a restart changes no verdict.
 
 I/O: tasks.
 """
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.hub import Hub
 from fleet.settings import FleetSettings
 from fleet.store import drift as store
-from fleet.store import tables
+from fleet.store import sketches, tables
 from fleet.store.database import Database
-from fleet.telemetry import alarms, baselines, drift, verdict
-from fleet.telemetry.alarms import FLEET, Finding
-from fleet.telemetry.baselines import Reference
-from fleet.telemetry.sliding import Key, Sliding
+from fleet.telemetry import alarms, verdict
+from fleet.telemetry.board import Board
+from fleet.telemetry.finding import Cell, Finding
+from fleet.telemetry.looking import Needs
+from fleet.telemetry.memory import Memory
+from fleet.telemetry.vectors import Calendar
 from fleet.telemetry.verdict import Rule, Standing
 from shared.clock import Clock
-from shared.messages import TelemetryWindow
-from shared.sketches import add
 
 logger = logging.getLogger(__name__)
 
 #: With news, never looked at more often than this.
 REST_SECONDS: Final = 1.0
-#: Windows that committed late are looked for this far back.
-OVERLAP: Final = timedelta(seconds=30)
-
-Release = tuple[str, str]
-Cell = tuple[str, str, str, str]  # scope, model, version, feature
+#: How often what is too old is removed.
+PRUNE_EVERY: Final = timedelta(hours=1)
+#: Verdicts that share one transaction: others write in between.
+ROWS: Final = 2000
 
 
 class Parts(Protocol):
@@ -55,28 +52,36 @@ class Parts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    cell: Cell
-    counts: Sequence[int]
-    reference: Reference
+class _Known:
+    """What is remembered of one row of `drift`."""
+
+    standing: Standing
+    since: datetime
+    history: tuple[float, ...]
+    floor: str | None  # alarms look only at what came later
 
 
 class DriftDriver:
     """Compares every release on every device with its reference. One per manager."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+        settings = parts.settings.drift_detection
+        self._parts, self._settings = parts, settings
         self._rule = Rule.of(parts.settings)
-        self._length = timedelta(days=parts.settings.drift_detection.detection_window_days)
-        self._sliding = Sliding(self._length)
-        self._references: dict[Release, Mapping[str, Reference]] = {}
-        self._seen: dict[tuple[str, str, int], datetime] = {}
-        self._since: datetime | None = None
+        self._calendar = Calendar.of(settings.detection_window_days)
+        self._memory = Memory(self._calendar, settings.baseline_window_days)
+        self._known: dict[Cell, _Known] | None = None
+        self._pruned: datetime | None = None
 
     @property
     def refused(self) -> int:
         """Feature counts that were not merged because their bins are not those of the release."""
-        return self._sliding.refused
+        return self._memory.refused
+
+    @property
+    def misplaced(self) -> int:
+        """Windows whose own times could not be believed: they count where they arrived."""
+        return self._memory.misplaced
 
     async def run(self) -> None:
         """Until cancelled: look when something was committed, at most once a second, and after the set interval."""
@@ -88,115 +93,141 @@ class DriftDriver:
             seen = await self._parts.hub.wait(seen, interval)
 
     async def evaluate(self) -> None:
-        """One look. Without new windows, and with none that grew too old, nothing is written."""
+        """One look. Without news, no verdict is written."""
         now = self._parts.clock.now()
-        async with self._parts.database.read() as tx:
-            changed = await self._take(tx, now)
-            serving = await store.serving(tx)
-        changed |= self._sliding.expire(now)
-        stale = {key for key in self._sliding.known() if _stale(key, serving)}
-        if not changed and not stale:
+        known = await self._load(now)
+        while await self._count(now):
+            pass
+        self._memory.advance(now)
+        gone = self._memory.forget_stale()
+        gone |= {release for release in {cell[:3] for cell in known} if not self._serves(*release)}
+        needs = self._needs()
+        drifted = {(cell[0], cell[3]) for cell, it in known.items() if it.standing.state == "drifted"}
+        found: list[Finding] = []
+        for board in self._memory.boards.values():
+            if scopes := board.due():
+                found += await asyncio.to_thread(board.look, scopes, needs, drifted)
+        if not found and not gone:
             return
-        self._sliding.forget(stale)
-        releases = {(key.model, key.version) for key in changed | stale}
-        found = self._compared(changed - stale, releases)
         async with self._parts.database.write() as tx:
-            await alarms.forget_stale(tx, serving, now)
-            await self._save(tx, found, now)
+            await alarms.forget(tx, gone, now)
+        for cell in [cell for cell in known if cell[:3] in gone]:
+            del known[cell]
+        for start in range(0, len(found), ROWS):
+            async with self._parts.database.write() as tx:
+                await self._save(tx, known, found[start : start + ROWS], now)
+        async with self._parts.database.write() as tx:
+            standings = {cell: it.standing for cell, it in known.items()}
+            wanted = alarms.wanted(standings, self._members, lambda cell, bad: self._rings_without(cell, bad, needs))
+            await alarms.settle(tx, self._rule, found, standings, wanted, now)
         self._parts.hub.wake()
 
-    async def _take(self, tx: AsyncSession, now: datetime) -> set[Key]:
-        since = now - self._length if self._since is None else self._since - OVERLAP
-        rows = [row for row in await store.windows_since(tx, since) if _id(row) not in self._seen]
-        await self._learn(tx, {(row.model, row.version) for row in rows})
-        changed = set[Key]()
-        for row in rows:
-            self._seen[_id(row)] = row.received_at
-            if (window := _parsed(row)) is not None:
-                changed.add(self._sliding.add(row.received_at, window, self._references[row.model, row.version]))
-        self._since = max((row.received_at for row in rows), default=self._since or now)
-        edge = self._since - 2 * OVERLAP
-        self._seen = {key: at for key, at in self._seen.items() if at >= edge}
-        return changed
+    async def _load(self, now: datetime) -> dict[Cell, _Known]:
+        async with self._parts.database.read() as tx:
+            if self._known is None:
+                rows = await store.states(tx)
+                await self._memory.load(tx, now)
+                self._known = {(row.scope, row.model, row.version, row.feature): _remembered(row) for row in rows}
+                for cell, it in self._known.items():
+                    self._start_anew(cell, it.floor)
+            else:
+                await self._memory.refresh(tx, now)
+        return self._known
 
-    async def _learn(self, tx: AsyncSession, releases: set[Release]) -> None:
-        if missing := releases - self._references.keys():
-            bodies = await store.baselines(tx, missing)
-            for release in missing:
-                self._references[release] = baselines.references(bodies.get(release, {}))
+    async def _count(self, now: datetime) -> bool:
+        """Take one batch of windows; true when more wait."""
+        async with self._parts.database.read() as tx:
+            waits = bool(await sketches.uncounted(tx, limit=1))
+        if not waits:
+            await self._prune(now)
+            return False
+        async with self._parts.database.write() as tx:
+            counted, more = await self._memory.count(tx, now)
+        self._memory.take(counted)
+        return more
 
-    def _compared(self, keys: set[Key], releases: set[Release]) -> list[Finding]:
-        """Statistics of the devices that changed, and of the fleet for their releases."""
-        tasks = [task for key in keys for task in self._tasks(f"device:{key.device}", [key])]
-        by_release: dict[Release, list[Key]] = defaultdict(list)
-        for key in self._sliding.known():
-            by_release[key.model, key.version].append(key)
-        for release in releases & by_release.keys():
-            tasks += self._tasks(FLEET, by_release[release])
-        judged = [task for task in tasks if sum(task.counts) > 0]
-        pairs = [drift.Pair(task.counts, task.reference.counts, task.reference.widths) for task in judged]
-        results = drift.compare(pairs, self._rule.significance)
-        return [
-            Finding(*task.cell, sum(task.counts), statistics, task.reference, tuple(task.counts))
-            for task, statistics in zip(judged, results, strict=True)
-        ]
+    async def _prune(self, now: datetime) -> None:
+        if self._pruned is not None and now - self._pruned < PRUNE_EVERY:
+            return
+        self._pruned, keep = now, self._settings
+        hour = self._calendar.length / timedelta(hours=1)  # a day of 24 shorter hours is shorter as well
+        async with self._parts.database.write() as tx:
+            removed = await sketches.prune(
+                tx,
+                windows=now - timedelta(days=keep.window_retention_days),
+                hours=now - timedelta(days=keep.hourly_retention_days) * hour,
+                days=now - timedelta(days=keep.daily_retention_days) * hour,
+            )
+        if removed:
+            logger.info("old telemetry removed rows=%d", removed)
 
-    def _tasks(self, scope: str, keys: Sequence[Key]) -> list[_Task]:
-        sums: dict[str, list[int]] = {}
-        for key in keys:
-            for feature, counts in self._sliding.counts(key).items():
-                sums[feature] = add(sums[feature], counts) if feature in sums else list(counts)
-        model, version = keys[0].model, keys[0].version
-        references = self._references[model, version]
-        return [_Task((scope, model, version, name), counts, references[name]) for name, counts in sums.items()]
+    def _serves(self, scope: str, model: str, version: str) -> bool:
+        if scope.startswith("device:"):
+            return self._memory.serves(scope.removeprefix("device:"), model, version)
+        return any(
+            scope in self._memory.scopes_of(device) and self._memory.serves(device, model, version)
+            for device in self._memory.members
+        )
 
-    async def _save(self, tx: AsyncSession, found: Sequence[Finding], now: datetime) -> None:
-        before = {(row.scope, row.model, row.version, row.feature): row for row in await store.states(tx)}
-        standings: dict[Cell, Standing] = {}
+    def _needs(self) -> Needs:
+        return Needs(
+            min_samples=self._rule.min_samples,
+            significance=self._rule.significance,
+            limits=self._rule.limits(self._memory.rows()),
+        )
+
+    async def _save(self, tx: AsyncSession, known: dict[Cell, _Known], found: Sequence[Finding], now: datetime) -> None:
+        rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
         for finding in found:
-            old = before.get(finding.cell)
-            standing = verdict.look(self._rule, _standing(old), finding.samples, finding.statistics)
-            standings[finding.cell] = standing
-            await store.put(tx, _row(self._rule, finding, standing, old, now))
-        await tx.flush()
-        await alarms.settle(tx, self._rule, found, standings, now)
+            old = known.get(finding.cell)
+            before = Standing() if old is None else old.standing
+            standing = verdict.look(self._rule, before, finding)
+            floor = None if old is None else old.floor
+            if before.state == "drifted" and standing.state != "drifted":
+                floor = now.isoformat()
+                self._start_anew(finding.cell, floor)
+            body = alarms.body(self._rule, finding, standing, () if old is None else old.history, floor)
+            since = now if old is None or old.standing.state != standing.state else old.since
+            known[finding.cell] = _Known(standing, since, tuple(body["history"]), floor)
+            rows[old is None].append(_row(finding, standing, body, since, now))
+        for new, some in rows.items():
+            await store.save(tx, some, new=new)
+
+    def _board(self, cell: Cell) -> Board | None:
+        return self._memory.boards.get((cell[1], cell[2]))
+
+    def _members(self, cell: Cell) -> Sequence[str]:
+        board = self._board(cell)
+        return [] if board is None else self._memory.members_of(board, cell[0])
+
+    def _rings_without(self, cell: Cell, bad: Sequence[str], needs: Needs) -> bool:
+        board = self._board(cell)
+        return board is not None and board.rings_without(cell[0], bad, cell[3], needs)
+
+    def _start_anew(self, cell: Cell, floor: str | None) -> None:
+        board = self._board(cell)
+        if board is not None and floor is not None:
+            board.start_anew(cell[0], cell[3], self._calendar.hour(datetime.fromisoformat(floor)))
 
 
-def _id(row: tables.Window) -> tuple[str, str, int]:
-    return row.device_id, row.stream, row.sequence
-
-
-def _stale(key: Key, serving: Mapping[str, Mapping[str, str]]) -> bool:
-    models = serving.get(key.device)
-    return models is None or models.get(key.model, key.version) != key.version
-
-
-def _parsed(row: tables.Window) -> TelemetryWindow | None:
-    try:
-        return TelemetryWindow.model_validate(row.body)
-    except ValidationError:
-        logger.warning("window of another form device=%s sequence=%s", row.device_id, row.sequence)
-        return None
-
-
-def _standing(row: tables.DriftState | None) -> Standing:
-    if row is None:
-        return Standing()
-    state = next((it for it in ("collecting", "ok", "warning", "drifted") if it == row.state), "collecting")
-    return Standing(state, int(row.body.get("quiet", 0)))  # type: ignore[arg-type]
+def _remembered(row: tables.DriftState) -> _Known:
+    state: verdict.State = next((it for it in verdict.STATES if it == row.state), "collecting")
+    body: dict[str, Any] = row.body
+    standing = Standing(state, quiet=int(body.get("quiet", 0)), rang=int(body.get("rang", 0)))
+    return _Known(standing, row.since, tuple(body.get("history", ())), body.get("floor"))
 
 
 def _row(
-    rule: Rule, finding: Finding, standing: Standing, old: tables.DriftState | None, now: datetime
-) -> tables.DriftState:
-    return tables.DriftState(
-        scope=finding.scope,
-        model=finding.model,
-        version=finding.version,
-        feature=finding.feature,
-        state=standing.state,
-        samples=finding.samples,
-        body=alarms.body(rule, finding, standing, () if old is None else old.body.get("history", ())),
-        since=now if old is None or old.state != standing.state else old.since,
-        updated_at=now,
-    )
+    finding: Finding, standing: Standing, body: dict[str, Any], since: datetime, now: datetime
+) -> Mapping[str, Any]:
+    return {
+        "scope": finding.scope,
+        "model": finding.model,
+        "version": finding.version,
+        "feature": finding.feature,
+        "state": standing.state,
+        "samples": finding.samples,
+        "body": body,
+        "since": since,
+        "updated_at": now,
+    }

@@ -68,6 +68,11 @@ class TestCondition:
         one = device(serving={"digits": "1.0.0"})
         assert conditions.condition(one, fleet(devices=(one,), alerts=(drifting,))).word == word
 
+    @pytest.mark.parametrize(("scope", "word"), [("site:hall", "Drift alert"), ("site:yard", "Healthy")])
+    def test_an_alert_of_a_site_counts_for_its_devices(self, scope: str, word: str) -> None:
+        one = device(serving={"digits": "1.0.0"}, site="hall")
+        assert conditions.condition(one, fleet(devices=(one,), alerts=(alert("critical", scope),))).word == word
+
     @pytest.mark.parametrize(
         ("more", "state", "word", "note"),
         [

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from fleet.access.roles import Actor
-from fleet.api import alerts, drift, rollouts
+from fleet.api import alerts, baselines, drift, rollouts
 from fleet.api.problems import Problem, of_error
 from fleet.hub import Hub
 from fleet.releases.director import Director
@@ -147,7 +147,7 @@ class Gate:
 def application(world: World) -> FastAPI:
     app = FastAPI()
     app.state.manager = world
-    for module in (rollouts, alerts, drift):
+    for module in (rollouts, alerts, drift, baselines):
         app.include_router(module.router)
 
     async def told(_request: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,7 @@ import httpx2
 
 from fleet.alerts import desk
 from fleet.store import tables
+from shared.sketches import Baseline, FeatureBaseline
 
 
 async def test_an_alert_from_open_to_resolved(world: Any, api: httpx2.AsyncClient) -> None:
@@ -37,3 +38,21 @@ async def test_drift_lists_short_and_shows_long(world: Any, api: httpx2.AsyncCli
     (long,) = (await api.get("/drift/digits")).json()["items"]
     assert long["counts"] == [1, 2]
     assert (await api.get("/drift/other")).json()["items"] == []
+
+
+async def test_baselines_are_shown_pinned_and_refused(world: Any, api: httpx2.AsyncClient) -> None:
+    feature = FeatureBaseline(name="f", group="input", kind="quantity", edges=(0.5,), counts=(40, 60))
+    await world.release("5.0.0", Baseline(model="digits", version="5.0.0", samples=100, features=(feature,)))
+    assert (await api.get("/baselines")).json()["items"] == []
+    missing = (await api.get("/baselines/digits/9.9.9")).json()
+    assert (missing["code"], missing["title"] != "") == ("E_BASELINE_UNKNOWN", True)
+    found = (await api.get("/baselines/digits/5.0.0")).json()
+    assert (found["source"], found["pinned"]) == ("release", False)
+    assert (await api.post("/baselines/digits/5.0.0/relearn", json={})).json()["code"] == "E_BASELINE_SAMPLES"
+    assert (await api.post("/baselines/digits/5.0.0/pin")).json()["pinned"] is True
+    assert (await api.post("/baselines/digits/5.0.0/relearn", json={})).json()["code"] == "E_BASELINE_PINNED"
+    (listed,) = (await api.get("/baselines")).json()["items"]
+    assert (listed["scope"], listed["pinned"], listed["chosen_by"]) == ("fleet", True, "ana")
+    assert (await api.post("/baselines/digits/5.0.0/pin", json={"scope": "moon"})).status_code == 422
+    api.headers["Authorization"] = "Bearer viewer"
+    assert (await api.post("/baselines/digits/5.0.0/pin")).status_code == 403

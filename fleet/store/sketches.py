@@ -1,0 +1,147 @@
+"""Queries about hourly and daily sketches, the windows they are made from, and chosen baselines.
+
+I/O: none.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from fleet.store.tables import BaselineChoice, Device, Sketch, Window
+
+#: Windows that are counted in one transaction.
+BATCH: Final = 2000
+#: Rows that one statement names.
+_CHUNK: Final = 200
+
+
+class Place(NamedTuple):
+    """The key of one sketch."""
+
+    device: str
+    model: str
+    version: str
+    span: str
+    start: datetime
+
+
+async def uncounted(tx: AsyncSession, *, limit: int = BATCH) -> Sequence[Window]:
+    """Windows whose counts are in no sketch yet, oldest first."""
+    query = select(Window).where(Window.counted.is_(False)).order_by(Window.received_at).limit(limit)
+    return (await tx.scalars(query)).all()
+
+
+async def mark_counted(tx: AsyncSession, windows: Sequence[Window]) -> None:
+    """Their counts are in sketches of this transaction."""
+    for some in _chunks([(row.device_id, row.stream, row.sequence) for row in windows]):
+        key = tuple_(Window.device_id, Window.stream, Window.sequence)
+        statement = update(Window).where(key.in_(some)).values(counted=True)
+        await tx.execute(statement, execution_options={"synchronize_session": False})
+
+
+async def vectors(tx: AsyncSession, places: Collection[Place]) -> Mapping[Place, bytes]:
+    """What is stored at these places."""
+    found: dict[Place, bytes] = {}
+    for some in _chunks(list(places)):
+        key = tuple_(Sketch.device_id, Sketch.model, Sketch.version, Sketch.span, Sketch.start)
+        for row in await tx.scalars(select(Sketch).where(key.in_(some))):
+            found[_place(row)] = row.vector
+    return found
+
+
+async def put(tx: AsyncSession, place: Place, vector: bytes, *, new: bool) -> None:
+    """Store one sketch, which is `new` or replaces the one there."""
+    if new:
+        tx.add(
+            Sketch(
+                device_id=place.device,
+                model=place.model,
+                version=place.version,
+                span=place.span,
+                start=place.start,
+                vector=vector,
+            )
+        )
+        return
+    key = (
+        Sketch.device_id == place.device,
+        Sketch.model == place.model,
+        Sketch.version == place.version,
+        Sketch.span == place.span,
+        Sketch.start == place.start,
+    )
+    statement = update(Sketch).where(*key).values(vector=vector)
+    await tx.execute(statement, execution_options={"synchronize_session": False})
+
+
+async def hours_since(tx: AsyncSession, since: datetime) -> Sequence[tuple[Place, bytes]]:
+    """Every hour that began at `since` or later."""
+    rows = await tx.scalars(select(Sketch).where(Sketch.span == "hour", Sketch.start >= since))
+    return [(_place(row), row.vector) for row in rows]
+
+
+async def first_days(tx: AsyncSession, number: int) -> Sequence[tuple[Place, bytes]]:
+    """The first `number` days of every release on every device."""
+    key = (Sketch.device_id, Sketch.model, Sketch.version)
+    place = func.row_number().over(partition_by=key, order_by=Sketch.start).label("place")
+    ranked = select(*key, Sketch.start, Sketch.vector, place).where(Sketch.span == "day").subquery()
+    rows = await tx.execute(select(ranked).where(ranked.c.place <= number))
+    return [(Place(row[0], row[1], row[2], "day", row[3]), row[4]) for row in rows]
+
+
+async def days(
+    tx: AsyncSession, model: str, version: str, *, since: datetime | None = None, devices: Collection[str] | None = None
+) -> Sequence[tuple[Place, bytes]]:
+    """Daily sketches of one release, oldest first; of some devices, or of all."""
+    query = select(Sketch).where(Sketch.span == "day", Sketch.model == model, Sketch.version == version)
+    if since is not None:
+        query = query.where(Sketch.start >= since)
+    rows = await tx.scalars(query.order_by(Sketch.start))
+    return [(_place(row), row.vector) for row in rows if devices is None or row.device_id in devices]
+
+
+async def members(tx: AsyncSession) -> Mapping[str, tuple[Mapping[str, str], str, str]]:
+    """Active device -> what it serves as it last said, its site, its hardware class."""
+    query = select(Device.id, Device.serving, Device.site, Device.hardware).where(Device.lifecycle == "active")
+    return {row[0]: (row[1], row[2], row[3]) for row in await tx.execute(query)}
+
+
+async def prune(tx: AsyncSession, *, windows: datetime, hours: datetime, days: datetime) -> int:
+    """Forget what is older: single windows (if counted), hours, days. How many rows that were."""
+    removed = 0
+    for statement in (
+        delete(Window).where(Window.received_at < windows, Window.counted.is_(True)),
+        delete(Sketch).where(Sketch.span == "hour", Sketch.start < hours),
+        delete(Sketch).where(Sketch.span == "day", Sketch.start < days),
+    ):
+        removed += int(getattr(await tx.execute(statement), "rowcount", 0))
+    return removed
+
+
+async def choices(tx: AsyncSession) -> Sequence[BaselineChoice]:
+    """Every baseline that somebody chose."""
+    return (await tx.scalars(select(BaselineChoice))).all()
+
+
+async def choice(tx: AsyncSession, scope: str, model: str, version: str) -> BaselineChoice | None:
+    """The one of this scope."""
+    return await tx.get(BaselineChoice, (scope, model, version))
+
+
+async def choose(tx: AsyncSession, row: BaselineChoice) -> None:
+    """Insert or replace one."""
+    await tx.merge(row)
+
+
+def _place(row: Sketch) -> Place:
+    return Place(row.device_id, row.model, row.version, row.span, row.start)
+
+
+def _chunks(items: Sequence[Any]) -> Iterator[list[Any]]:
+    walk = iter(items)
+    while some := list(islice(walk, _CHUNK)):
+        yield some
