@@ -45,6 +45,7 @@ class MqttSettings(Section):
     embedded_port: Port = 1883  # 0: any free port
     messages_per_second: PositiveFloat = 20.0  # of one device, on average;
     burst_messages: PositiveInt = 200  # more at once are dropped, and sent again by the device
+    require_signatures: bool = False  # refuse reports and telemetry that are not signed by the device's own key
 
 
 class EnrolmentSettings(Section):

@@ -138,6 +138,12 @@ async def set_durable(tx: AsyncSession, device_id: str, stream: str, kind: str, 
     await tx.merge(Stream(device_id=device_id, stream=stream, kind=kind, durable=sequence))
 
 
+async def shed(tx: AsyncSession, device_id: str) -> int:
+    """Telemetry windows that this device threw away for want of room, over all its outboxes."""
+    query = select(func.coalesce(func.sum(Stream.shed), 0)).where(Stream.device_id == device_id)
+    return int(await tx.scalar(query) or 0)
+
+
 async def invite_of(tx: AsyncSession, token_hash: str, now: datetime) -> Invite | None:
     """The claim token with this hash, used up or not, unless it is expired."""
     return await tx.scalar(select(Invite).where(Invite.token_hash == token_hash, Invite.expires_at > now))

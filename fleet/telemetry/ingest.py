@@ -1,6 +1,6 @@
 """What devices say, stored before it is acknowledged.
 
-    link.messages -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
+    link.messages -> signature -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
 
 A device sends everything again that no `down/ack` covers, in order: what was stored before is dropped, and what comes
 after a gap is left for the next round (go-back-N).
@@ -19,8 +19,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from fleet.store import devices, windows
 from fleet.telemetry import heard
 from fleet.telemetry.rate import Buckets
+from shared import seal
 from shared.errors import BadInputError, FlotillaError
 from shared.messages import Ack, DeviceState, Queued, TelemetryWindow, UpdateReport
+from shared.seal import SealError
 from shared.topics import Address, Channel
 
 if TYPE_CHECKING:
@@ -58,9 +60,11 @@ class Ingest:
         self, *, database: Database, link: MqttLink, announcer: Announcer, hub: Hub, clock: Clock, limits: MqttSettings
     ) -> None:
         self._database, self._link, self._announcer, self._hub, self._clock = database, link, announcer, hub, clock
+        self._signed = limits.require_signatures
         self._buckets = Buckets(rate=limits.messages_per_second, burst=limits.burst_messages)
         self.stored = 0  # messages, for /metrics
         self.dropped = 0
+        self.forged = 0  # of these: signed by another key, or not at all
 
     async def run(self) -> None:
         """Until cancelled. A database that fails ends it, and nothing of that round was acknowledged."""
@@ -88,6 +92,7 @@ class Ingest:
                         await self._one(tx, incoming, owed)
                 except BadInputError as error:
                     self.dropped += 1
+                    self.forged += isinstance(error, SealError)
                     logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
                 except (DBAPIError, OverflowError) as error:
                     if isinstance(error, OperationalError):
@@ -109,12 +114,16 @@ class Ingest:
             case Channel.STATE:
                 await self._state(tx, device, incoming, owed)
             case Channel.REPORT:
-                await self._queued(tx, device, UpdateReport.parse(incoming.payload), owed)
+                await self._queued(tx, device, UpdateReport.parse(self._opened(device, incoming)), owed)
             case Channel.TELEMETRY:
-                await self._queued(tx, device, TelemetryWindow.parse(incoming.payload), owed)
+                await self._queued(tx, device, TelemetryWindow.parse(self._opened(device, incoming)), owed)
             case _:
                 raise BadInputError("devices do not speak on this channel")
         self.stored += 1
+
+    def _opened(self, device: Device, incoming: Incoming) -> bytes:
+        """The payload, if it is signed by the key that this device enrolled with."""
+        return seal.opened(incoming.payload, topic=incoming.topic, key=device.sign_key, required=self._signed)
 
     async def _state(self, tx: AsyncSession, device: Device, incoming: Incoming, owed: Owed) -> None:
         state = DeviceState.parse(incoming.payload)
@@ -144,6 +153,8 @@ class Ingest:
         else:
             windows.insert_window(tx, message, now=now)
         await tx.flush()
+        if isinstance(message, TelemetryWindow) and message.shed:
+            await heard.shed(tx, message, now=now)
         owed.changed = True
 
     async def _tell(self, owed: Owed) -> None:
@@ -183,8 +194,9 @@ def _bounded(message: Queued) -> None:
         numbers += [message.assignment, message.fetched_bytes or 0, message.total_bytes or 0]
         names += [message.rollout or ""]
     if isinstance(message, TelemetryWindow):
-        numbers += [message.requests, message.labelled, message.correct, message.restarts, *message.errors.values()]
-        numbers += list(message.latency.values())
+        numbers += [message.requests, message.labelled, message.correct, message.restarts, message.shed]
+        numbers += [*message.errors.values(), *message.latency.values(), *message.batches.values()]
+        numbers += [value for triple in message.confusion for value in triple]
         names += [message.boot, *message.features, *message.errors]
         if len(message.features) > MAX_FEATURES or len(message.errors) > MAX_ERROR_KINDS:
             raise BadInputError("too many features or kinds of errors in one window")
