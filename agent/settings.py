@@ -47,6 +47,7 @@ class ServingSettings(Section):
     request_timeout_seconds: PositiveFloat = 10.0
     load_timeout_seconds: PositiveFloat = 60.0
     wakeful: Literal["auto", "off"] = "auto"  # keep processors from sleeping while requests come, where we may
+    probes: Literal["on", "off"] = "on"  # off: no features, so no drift; counts and latencies stay
     models: Mapping[str, ModelServing] = Field(default_factory=dict)  # by name, where a model needs its own
     realtime: Literal["auto", "off"] = "auto"  # answers before other programs, where the system grants it
 

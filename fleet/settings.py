@@ -75,6 +75,7 @@ class DriftSettings(Section):
     """When distributions are compared."""
 
     monitoring_interval_hours: PositiveFloat = 6.0
+    baseline_window_days: PositiveFloat = 7.0  # the past that a device is compared with
     detection_window_days: PositiveFloat = 1.0
     min_samples_for_detection: PositiveInt = 100
     significance: Annotated[float, Field(gt=0, lt=1)] = 0.00005  # p below it, and PSI above its threshold: drift
@@ -84,6 +85,15 @@ class StatisticalThresholds(Section):
     """Distances that count as drift."""
 
     psi_threshold: PositiveFloat = 0.2
+
+
+class PerformanceThresholds(Section):
+    """How much worse than on its reference data, or than this device before, a release may be, for certain."""
+
+    accuracy_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05  # a difference of ratios
+    precision_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05
+    recall_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05
+    latency_threshold: PositiveFloat = 0.2  # a share of the p95 before
 
 
 class SeverityLevels(Section):
@@ -98,6 +108,7 @@ class SeverityLevels(Section):
 class Thresholds(Section):
     """Where ordinary ends."""
 
+    performance_drift: PerformanceThresholds = PerformanceThresholds()
     statistical_drift: StatisticalThresholds = StatisticalThresholds()
     severity_levels: SeverityLevels = SeverityLevels()
 

@@ -159,6 +159,8 @@ class UpdateReport(Queued):
 Counts = Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)]
 #: True class, predicted class, how often.
 Confused = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+#: Classes from this one on are counted together: 32 x 32 pairs at most.
+LAST_CLASS: Final = 31
 Word = Annotated[str, Field(max_length=32)]
 #: At most so many of one kind; a machine with more tells of the first.
 MAX_PARTS: Final = 16

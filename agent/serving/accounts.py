@@ -25,6 +25,7 @@ class Awaited:
     latency_ms: float
     error: str | None
     give_back: Callable[[], None] | None
+    batch: int
 
 
 @dataclass(slots=True)
@@ -48,7 +49,9 @@ class Accounts:
         name = reply.request_id or str(reply.number)
         if not reply.held:
             give_back()
-        self.awaited[reply.number] = Awaited(key, name, seconds * 1000, error, give_back if reply.held else None)
+        batch = reply.execution if error is None else 0
+        held = give_back if reply.held else None
+        self.awaited[reply.number] = Awaited(key, name, seconds * 1000, error, held, batch)
 
     def traced(self, trace: worker_wire.Trace) -> None:
         """The features of an answered request."""
@@ -57,8 +60,8 @@ class Accounts:
             return
         if entry.give_back is not None:
             entry.give_back()
-        done = observations.Finished(*entry.key, entry.request_id, entry.latency_ms, entry.error, trace.features)
-        self.record([observations.pack(done)])
+        about = (*entry.key, entry.request_id, entry.latency_ms, entry.error)
+        self.record([observations.pack(observations.Finished(*about, trace.features, entry.batch))])
 
     def lost(self, key: Key) -> None:
         """The worker is gone: no more features from it."""

@@ -210,6 +210,7 @@ class Runner:
             **self._joining(),
             "gentle": self._gentle and not self.loaded.done(),
             "realtime": self._settings.realtime == "auto",
+            "probes": self._settings.probes == "on",
         }
         try:
             async with asyncio.timeout(self._settings.load_timeout_seconds):

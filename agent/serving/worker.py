@@ -33,6 +33,7 @@ from agent.serving import (
     worker_tensors,
     worker_wire,
 )
+from shared import probes
 
 _MICRO = 1000  # nanoseconds
 _ONE_DESCRIPTOR = socket.CMSG_LEN(struct.calcsize("i"))
@@ -147,7 +148,7 @@ class Worker:
         self._data: Optional[socket.socket] = None
         self._arena: Optional[mmap.mmap] = None
         self._view = memoryview(b"")
-        self._prober = worker_probe.Prober()
+        self._prober = worker_probe.Prober(on=bool(job.get("probes", True)))
 
     def run(self) -> None:
         """Until the control socket is closed."""
@@ -352,7 +353,7 @@ class Worker:
             call.request_id,
             _classes(results) if call.request_id else (),
         )
-        return reply, worker_probe.own(call.inputs) if call.lent else call.inputs, results
+        return reply, worker_probe.own(call.inputs) if call.lent and self._prober.on else call.inputs, results
 
     def _refuse(
         self, request: worker_wire.Request, status: int, kind: int, text: str, call_id: str = ""
@@ -380,7 +381,5 @@ def _check_finite(name: tuple[str, str], results: Mapping[str, np.ndarray]) -> N
 
 
 def _classes(results: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    for array in results.values():
-        if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 1:
-            return tuple(array[: worker_wire.MAX_ROWS].argmax(axis=1).tolist())
-    return ()
+    scores = probes.class_scores(results)
+    return () if scores is None else tuple(scores[: worker_wire.MAX_ROWS].argmax(axis=1).tolist())

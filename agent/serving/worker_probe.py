@@ -28,9 +28,10 @@ class _Answered(NamedTuple):
 
 
 class Prober:
-    """Requests whose features are still to be computed."""
+    """Requests whose features are still to be computed. Switched off, it tells only that they were answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, on: bool = True) -> None:
+        self.on = on
         self._kept: list[_Answered] = []
         self._holding = False
 
@@ -45,6 +46,8 @@ class Prober:
 
     def add(self, number: int, inputs: Arrays, results: Arrays) -> bool:
         """A request that is answered; empty arrays when it failed. Whether its inputs are still looked at."""
+        if not self.on:
+            inputs = results = {}
         size = 0
         for array in inputs.values():
             size += array.size

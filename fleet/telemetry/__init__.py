@@ -8,5 +8,7 @@
                           │
                         alarms ──► fleet.alerts.desk
 
-Reading order: rate, heard, ingest; baselines, sliding, drift, verdict, alarms, driver.
+    performance_driver: tallies of each day ──► performance (intervals, what got worse) ──► fleet.alerts.desk
+
+Reading order: rate, heard, ingest; baselines, sliding, drift, verdict, alarms, driver; performance, performance_driver.
 """

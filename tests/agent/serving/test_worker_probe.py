@@ -70,3 +70,10 @@ def test_small_inputs_are_copied() -> None:
     inputs["image"][:] = 0.25
     ((_, packed),) = prober.flush()
     assert worker_wire.unpack_features(packed)["input.brightness"][0] == expected
+
+
+def test_switched_off_it_only_tells_who_was_answered() -> None:
+    prober = Prober(on=False)
+    for number, side in enumerate((8, 400)):
+        assert not prober.add(number, *request(1, 1, side))  # nobody waits for a look at the arena
+    assert list(prober.flush()) == [(0, b""), (1, b"")]

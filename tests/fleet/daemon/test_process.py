@@ -152,7 +152,7 @@ def test_init_migrate_doctor(tmp_path: Path) -> None:
     assert made["admin_token"] == (folder / "admin-token").read_text().strip()
     again = json.loads(call("init", "--data-dir", str(folder), "--json").stdout)
     assert (again["config_written"], again["admin_token"]) == (False, None)
-    assert json.loads(call("migrate", "--data-dir", str(folder), "--json").stdout) == {"from": "0001", "to": "0001"}
+    assert json.loads(call("migrate", "--data-dir", str(folder), "--json").stdout) == {"from": HEAD, "to": HEAD}
     well = call("doctor", "--data-dir", str(folder))
     assert well.returncode == 0, well.stdout
     assert "fix: flotilla init" in well.stdout
