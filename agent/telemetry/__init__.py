@@ -11,5 +11,5 @@
         v
     manager
 
-Read: window, pace, host, outbox, uplink, driver.
+Read: window, pace, sysfs, strain, jetson, host, host_mean, outbox, uplink, driver.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from agent.errors import OutboxError
 from agent.serving.observations import Sample, WorkerDied
-from agent.telemetry import host
+from agent.telemetry import host, host_mean
 from agent.telemetry.outbox import Kind
 from agent.telemetry.window import Subject, Window
 from shared.identifiers import sha256
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agent.telemetry.pace import Pace
     from agent.telemetry.window import Stamp
     from shared.clock import Clock
-    from shared.messages import SlotState, TelemetryWindow
+    from shared.messages import HostMetrics, SlotState, TelemetryWindow
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class _Open:
     due: float
     kept: float  # when it was last written as a draft
     calm: bool = True
+    looks: list[HostMetrics] = field(default_factory=list)  # at the machine
 
 
 class Telemetry:
@@ -74,6 +75,7 @@ class Telemetry:
         self._outbox, self._state_dir, self._boot, self._pace, self._clock = outbox, state_dir, boot, pace, clock
         self._slots, self._serving, self._stored = slots, serving, stored
         self._open: dict[Key, _Open] = {}
+        self._looked = float("-inf")
 
     def observe(self, observations: Sequence[Observation]) -> None:
         """Count them. What is about a release that is in no slot any more is dropped."""
@@ -110,10 +112,18 @@ class Telemetry:
 
     def _look(self) -> None:
         now, every = self._clock.monotonic(), self._pace.every.total_seconds()
+        if now - self._looked >= every:
+            self._look_at_host(now)
         self._turn([key for key, found in self._open.items() if found.due <= now])
         for key, found in self._open.items():
             if now - found.kept >= every and not found.window.empty:
                 self._keep(key, found)
+
+    def _look_at_host(self, now: float) -> None:
+        """One look for all windows: its processor load is that since the look before."""
+        self._looked, look = now, host.measure(self._state_dir)
+        for found in self._open.values():
+            found.looks.append(look)
 
     def _turn(self, keys: Sequence[Key]) -> None:
         ended = {key: self._finish(key) for key in keys}
@@ -153,7 +163,7 @@ class Telemetry:
         if found.window.empty and self._serving().get(key[0]) != key[1]:
             return found  # a stand-by that nobody asked says nothing
         try:
-            self._outbox.put(Kind.TELEMETRY, self._closing(found.window), instead_of=_name(key))
+            self._outbox.put(Kind.TELEMETRY, self._closing(found), instead_of=_name(key))
         except OutboxError as error:
             logger.warning("window lost release=%s@%s error=%s", *key, error)
         else:
@@ -163,13 +173,14 @@ class Telemetry:
     def _keep(self, key: Key, found: _Open) -> None:
         found.kept = self._clock.monotonic()
         try:
-            self._outbox.keep(_name(key), self._closing(found.window))
+            self._outbox.keep(_name(key), self._closing(found))
         except OutboxError as error:
             logger.warning("window not kept release=%s@%s error=%s", *key, error)
 
-    def _closing(self, window: Window) -> Callable[[Stamp], TelemetryWindow]:
-        metrics, end = host.measure(self._state_dir), self._clock.now()
-        return lambda stamp: window.close(stamp, boot=self._boot, end=end, host=metrics)
+    def _closing(self, found: _Open) -> Callable[[Stamp], TelemetryWindow]:
+        looks, end = found.looks or [host.measure(self._state_dir)], self._clock.now()
+        metrics = host_mean.mean(looks)
+        return lambda stamp: found.window.close(stamp, boot=self._boot, end=end, host=metrics)
 
 
 def _name(key: Key) -> str:

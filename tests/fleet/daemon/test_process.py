@@ -15,6 +15,7 @@ import yaml
 
 from fleet.preparing import CONFIG
 from fleet.settings import FleetSettings
+from fleet.store.database import HEAD
 
 FREE = {"FLOTILLA_MQTT__EMBEDDED_PORT": "0", "FLOTILLA_SERVER__PORT": "0"}
 
