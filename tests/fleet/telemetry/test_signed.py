@@ -86,7 +86,7 @@ async def test_the_setting_says_whether_signatures_are_required(tmp_path) -> Non
 async def test_what_a_device_threw_away_is_counted_and_told_once(manager: Manager, link) -> None:
     for sequence, shed in ((1, 0), (2, 5), (3, 5), (4, 9)):
         await link.publish(TOPIC, signed(window(sequence, shed=shed)))
-    await acked(link, 4)
+        await acked(link, sequence)
     async with manager.database.read() as tx:
         assert await devices.shed(tx, "cam-1") == 9
         told = [row.text for row in await events.after(tx, 0, limit=20) if "threw away" in row.text]
