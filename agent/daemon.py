@@ -31,6 +31,7 @@ from agent.state_folder import locked
 from agent.telemetry.driver import Telemetry
 from agent.telemetry.host import hardware_class
 from agent.telemetry.outbox import Kind, Outbox
+from agent.telemetry.pace import Pace
 from agent.telemetry.uplink import Uplink
 from agent.update.driver import Driver
 from agent.update.journal import Journal
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from agent.serving.supervisor import Endpoints, Observation
-    from agent.settings import AgentSettings
+    from agent.settings import AgentSettings, TelemetrySettings
     from agent.telemetry.window import Stamp
     from agent.update.lifecycle import Draft
 
@@ -134,6 +135,7 @@ class Agent:
             self._outbox,
             self._link,
             device=self._device,
+            sign=keys.signature,
             resend=timedelta(seconds=settings.telemetry.resend_seconds),
             clock=self._clock,
         )
@@ -147,7 +149,7 @@ class Agent:
             self._outbox,
             state_dir=state_dir,
             boot=self._boot,
-            every=timedelta(seconds=settings.telemetry.window_seconds),
+            pace=_pace(settings.telemetry),
             slots=self._driver.slots,
             serving=self._serving.serving,
             stored=self._uplink.wake,
@@ -220,7 +222,9 @@ class Agent:
 
     def _report(self, draft: Draft) -> None:
         def stamped(stamp: Stamp) -> UpdateReport:
-            return UpdateReport(**asdict(stamp), **asdict(draft))
+            return UpdateReport(
+                device=stamp.device, stream=stamp.stream, sequence=stamp.sequence, at=stamp.at, **asdict(draft)
+            )
 
         self._outbox.put(Kind.REPORT, stamped)
         self._telemetry.boundary()
@@ -268,6 +272,15 @@ class Agent:
         back = await self._driver.rollback(None if model is None else str(model))
         detail = f"{back.model}: {back.left} was left, {back.version or 'nothing'} serves"
         return {"model": back.model, "from": back.left, "to": back.version, "detail": detail}
+
+
+def _pace(settings: TelemetrySettings) -> Pace:
+    every, quiet = settings.window_seconds, settings.quiet_window_seconds
+    return Pace(
+        every=timedelta(seconds=every),
+        quiet=timedelta(seconds=max(every, quiet)),
+        settle=timedelta(minutes=settings.settle_minutes),
+    )
 
 
 async def run(settings: AgentSettings, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -48,6 +48,7 @@ class ServingSettings(Section):
     request_timeout_seconds: PositiveFloat = 10.0
     load_timeout_seconds: PositiveFloat = 60.0
     wakeful: Literal["auto", "off"] = "auto"  # keep processors from sleeping while requests come, where we may
+    probes: Literal["on", "off"] = "on"  # off: no features, so no drift; counts and latencies stay
     models: Mapping[str, ModelServing] = Field(default_factory=dict)  # by name, where a model needs its own
     realtime: Literal["auto", "off"] = "auto"  # answers before other programs, where the system grants it
 
@@ -80,7 +81,9 @@ class UpdateSettings(Section):
 class TelemetrySettings(Section):
     """What is measured and how long it is kept until the manager has it."""
 
-    window_seconds: PositiveFloat = 60.0
+    window_seconds: PositiveFloat = 60.0  # of a version that is new, on probation or in trouble
+    quiet_window_seconds: PositiveFloat = 3600.0  # afterwards windows grow to this and end at its multiples
+    settle_minutes: NonNegativeFloat = 10.0  # how long a version is new
     outbox_bytes: PositiveInt = 64 * 1024**2  # beyond it the oldest telemetry is shed; reports never
     resend_seconds: PositiveFloat = 15.0  # without the manager's ack, send again
 

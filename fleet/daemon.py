@@ -25,6 +25,7 @@ from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
 from fleet.rollouts.driver import RolloutDriver
 from fleet.telemetry.driver import DriftDriver
+from fleet.telemetry.performance_driver import PerformanceDriver
 from shared.durable import replace_file
 from shared.errors import FlotillaError
 from shared.notify import notify, watchdog_seconds
@@ -108,6 +109,7 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "drift", DriftDriver(manager).run()
     yield "alerts", AlertDriver(manager).run()
     yield "alert-watch", AlertWatch(manager).run()
+    yield "performance", PerformanceDriver(manager).run()
     yield "metadata", _refresh(manager)
     yield "liveness", LivenessWatch(manager.database, manager.hub, manager.clock, manager.patience).run()
     yield "watchdog", _watchdog(manager)

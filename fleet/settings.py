@@ -47,6 +47,7 @@ class MqttSettings(Section):
     embedded_port: Port = 1883  # 0: any free port
     messages_per_second: PositiveFloat = 20.0  # of one device, on average;
     burst_messages: PositiveInt = 200  # more at once are dropped, and sent again by the device
+    require_signatures: bool = False  # refuse reports and telemetry that are not signed by the device's own key
 
 
 class EnrolmentSettings(Section):
@@ -76,7 +77,9 @@ class DriftSettings(Section):
     """When distributions are compared."""
 
     monitoring_interval_hours: PositiveFloat = 6.0
-    baseline_window_days: Annotated[int, Field(ge=2, le=60)] = 7  # a device's first days: how much ordinary days differ
+    baseline_window_days: Annotated[int, Field(ge=2, le=60)] = (
+        7  # a device's first days, and the past it is compared with
+    )
     detection_window_days: PositiveFloat = 1.0  # what is shown; alarms look at 1/24 of it, 2/24 ... 128/24
     min_samples_for_detection: PositiveInt = 100
     enable_statistical_tests: bool = True  # the calibrated alarm
@@ -96,6 +99,15 @@ class StatisticalThresholds(Section):
     js_divergence_threshold: PositiveFloat = 0.1  # nats; the divergence, not its square root
 
 
+class PerformanceThresholds(Section):
+    """How much worse than on its reference data, or than this device before, a release may be, for certain."""
+
+    accuracy_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05  # a difference of ratios
+    precision_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05
+    recall_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05
+    latency_threshold: PositiveFloat = 0.2  # a share of the p95 before
+
+
 class SeverityLevels(Section):
     """From which distance on an alert is low, medium, high, critical."""
 
@@ -108,6 +120,7 @@ class SeverityLevels(Section):
 class Thresholds(Section):
     """Where ordinary ends."""
 
+    performance_drift: PerformanceThresholds = PerformanceThresholds()
     statistical_drift: StatisticalThresholds = StatisticalThresholds()
     severity_levels: SeverityLevels = SeverityLevels()
 

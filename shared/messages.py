@@ -1,5 +1,7 @@
 """Every MQTT payload. JSON, at most 96 KiB, frozen; unknown fields are ignored (ADR 6).
 
+Telemetry windows travel in a compact form of the same fields (`to_wire`, ADR 20); `parse` takes both.
+
 I/O: none.
 """
 
@@ -8,8 +10,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
+from shared import compact
 from shared.errors import BadInputError
-from shared.identifiers import DeviceId, Digest, ModelName, Version
+from shared.identifiers import DeviceId, ModelName, Version
 
 MAX_PAYLOAD_BYTES: Final = 96 * 1024
 
@@ -23,6 +26,10 @@ class Message(BaseModel):
         """Compact JSON, UTF-8."""
         return self.model_dump_json(exclude_none=True).encode()
 
+    def to_wire(self) -> bytes:
+        """The payload as it is sent."""
+        return self.to_bytes()
+
     @classmethod
     def parse(cls, payload: bytes) -> Self:
         """The message in `payload`.
@@ -33,9 +40,15 @@ class Message(BaseModel):
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise BadInputError(f"{cls.__name__} of {len(payload)} bytes; the limit is {MAX_PAYLOAD_BYTES}")
         try:
-            return cls.model_validate_json(payload)
+            return cls._read(payload)
         except (ValidationError, RecursionError) as error:
             raise BadInputError(f"not a {cls.__name__}: {_first(error)}") from None
+        except BadInputError as error:
+            raise BadInputError(f"not a {cls.__name__}: {error.detail}") from None
+
+    @classmethod
+    def _read(cls, payload: bytes) -> Self:
+        return cls.model_validate_json(payload)
 
 
 def _first(error: Exception) -> str:
@@ -144,12 +157,21 @@ class UpdateReport(Queued):
 
 
 Counts = Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)]
+#: True class, predicted class, how often.
+Confused = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+#: Classes from this one on are counted together: 32 x 32 pairs at most.
+LAST_CLASS: Final = 31
+Word = Annotated[str, Field(max_length=32)]
+#: At most so many of one kind; a machine with more tells of the first.
+MAX_PARTS: Final = 16
+MAX_CORES: Final = 64
+Parts = Annotated[dict[Word, float], Field(max_length=MAX_PARTS)]
 
 
 class FeatureCounts(Message):
     """Counts of one feature over the fixed bins of the release's baseline."""
 
-    edges: str  # digest of the bin edges (first 16 characters); other edges are never merged
+    edges: str  # the beginning of the digest of the bin edges; other edges are never merged
     counts: Counts
     missing: NonNegativeInt = 0
 
@@ -162,7 +184,16 @@ class HostMetrics(Message):
     memory_total_bytes: int | None = None
     disk_free_bytes: int | None = None
     gpu_ratio: float | None = None
-    temperature_celsius: float | None = None
+    temperature_celsius: float | None = None  # the hottest sensor
+    swap_used_bytes: int | None = None
+    power_watts: float | None = None  # of the whole board
+    fan_ratio: float | None = None
+    power_mode: Word | None = None
+    cores_ratio: Annotated[tuple[float, ...], Field(max_length=MAX_CORES)] = ()
+    engines_mhz: Parts = Field(default_factory=dict)  # NVENC, NVDEC, VIC, ...; 0 is off
+    rails_watts: Parts = Field(default_factory=dict)  # VDD_IN, VDD_SOC, ...
+    temperatures_celsius: Parts = Field(default_factory=dict)  # sensor -> its temperature
+    throttled: Annotated[tuple[Word, ...], Field(max_length=MAX_PARTS)] = ()  # what slows the machine down
 
 
 class TelemetryWindow(Queued):
@@ -172,7 +203,7 @@ class TelemetryWindow(Queued):
     boot: str
     model: ModelName
     version: Version
-    manifest: Digest
+    manifest: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]  # its digest, or the beginning of that
     phase: Literal["probation", "serving"]
     start: AwareDatetime
     end: AwareDatetime
@@ -182,5 +213,19 @@ class TelemetryWindow(Queued):
     features: dict[str, FeatureCounts] = Field(default_factory=dict)
     labelled: NonNegativeInt = 0  # answers for which `feedback` gave the truth
     correct: NonNegativeInt = 0
+    confusion: Annotated[tuple[Confused, ...], Field(max_length=1024)] = ()  # of the labelled ones
+    batches: dict[NonNegativeInt, NonNegativeInt] = Field(default_factory=dict)  # k: runs of 2^k to 2^(k+1)-1 rows
     restarts: NonNegativeInt = 0  # workers that died
+    shed: NonNegativeInt = 0  # windows of this stream that were thrown away for want of room, up to now
     host: HostMetrics = HostMetrics()
+
+    def to_wire(self) -> bytes:
+        """The compact form, or JSON where that cannot hold it."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        return compact.pack(document) if compact.packable(document) else self.to_bytes()
+
+    @classmethod
+    def _read(cls, payload: bytes) -> Self:
+        if payload.startswith(compact.MARK):
+            return cls.model_validate(compact.unpack(payload))
+        return cls.model_validate_json(payload)

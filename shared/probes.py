@@ -4,9 +4,16 @@ Runs inside the inference worker and, at publish, over the reference data, so th
 Python 3.10 syntax, numpy only. Source of the choice: no single group sees every fault (docs/drift.md).
 
     input.brightness, input.contrast, input.sharpness     image-like input (at least 3 dimensions)
-    input.mean, input.spread                              any other numeric input
+    input.saturation                                      where 3 of its planes are colours: mean of highest - lowest
+    input.mean, input.spread                              any other numeric input, of the values that are there
+    input.missing                                         share of its values that are not
     output.confidence, output.entropy, output.margin      first float output of shape [rows, classes]
     class.predicted                                       its arg max
+    output.count, output.area                             of a detector instead: boxes above a score of 0.5, and their
+                                                          mean area (missing where there is none)
+
+A detector is known by its shapes: float outputs [rows, n, 4] (two corners) and [rows, n] (scores), or one output
+[rows, n, 6] (two corners, score, class). Anything else that finds boxes is measured by its inputs alone.
 
 Of inputs with more than 128 Ki values per row, only evenly spread lines are read, about 64 Ki values: a camera frame
 would cost more than its inference.
@@ -14,11 +21,15 @@ would cost more than its inference.
 I/O: none.
 """
 
-from typing import Dict, Mapping, Optional
+from typing import Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
 _IMAGE_DIMENSIONS = 3  # rows, height, width; with channels 4
+_COLOURS = 3
+_CORNERS = 4
+_BOX_SCORE_CLASS = 6
+_SCORE = 0.5  # of a box that counts
 _TINY = 1e-12
 _VALUES = 64 * 1024  # of one row that are read; a larger picture is looked at line by line with gaps, evenly spread
 
@@ -32,10 +43,46 @@ def probe(inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -
     first = next(iter(inputs.values()), None)
     if first is not None and first.ndim >= 1 and first.dtype.kind in "fiub":
         found.update(_input(first))
-    scores = _scores(outputs)
-    if scores is not None:
-        found.update(_output(scores))
+    boxes = _boxes(outputs)
+    scores = class_scores(outputs)
+    if boxes is not None:
+        found.update(_detected(*boxes))
+    elif scores is not None:
+        found.update(_output(scores.astype(np.float64, copy=False)))
     return found
+
+
+def class_scores(outputs: Mapping[str, np.ndarray]) -> Optional[np.ndarray]:
+    """The first float output of shape [rows, classes]; None for a detector, whose scores are of boxes."""
+    if _boxes(outputs) is not None:
+        return None
+    for tensor in outputs.values():
+        if tensor.ndim == 2 and tensor.dtype.kind == "f" and tensor.shape[1] > 1:
+            return tensor
+    return None
+
+
+def _boxes(outputs: Mapping[str, np.ndarray]) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+    """Corners [rows, n, 4] and scores [rows, n] of a detector."""
+    floats = [tensor for tensor in outputs.values() if tensor.dtype.kind == "f"]
+    for tensor in floats:
+        if tensor.ndim == 3 and tensor.shape[2] == _BOX_SCORE_CLASS:
+            return tensor[:, :, :_CORNERS], tensor[:, :, _CORNERS]
+        if tensor.ndim == 3 and tensor.shape[2] == _CORNERS:
+            for other in floats:
+                if other.shape == tensor.shape[:2]:
+                    return tensor, other
+    return None
+
+
+def _detected(corners: np.ndarray, scores: np.ndarray) -> Dict[str, np.ndarray]:
+    good = scores > _SCORE
+    count = good.sum(axis=1).astype(np.float64)
+    sides = corners[:, :, 2:].astype(np.float64) - corners[:, :, :2]
+    total = np.where(good, np.abs(sides[:, :, 0] * sides[:, :, 1]), 0.0).sum(axis=1)
+    area = np.full(len(count), np.nan)
+    np.divide(total, count, out=area, where=count > 0)
+    return {"output.count": count, "output.area": area}
 
 
 def _input(tensor: np.ndarray) -> Dict[str, np.ndarray]:
@@ -44,12 +91,39 @@ def _input(tensor: np.ndarray) -> Dict[str, np.ndarray]:
     if rows.shape[1] == 0:
         return {}
     if tensor.ndim < _IMAGE_DIMENSIONS:
-        return {"input.mean": rows.mean(axis=1), "input.spread": rows.std(axis=1)}
+        return _plain(rows)
     image = tensor.astype(np.float64, copy=False)
     sharpness = (
         np.abs(np.diff(image, axis=-1)).reshape(len(rows), -1).mean(axis=1) if image.shape[-1] > 1 else rows[:, 0]
     )
-    return {"input.brightness": rows.mean(axis=1), "input.contrast": rows.std(axis=1), "input.sharpness": sharpness}
+    found = {"input.brightness": rows.mean(axis=1), "input.contrast": rows.std(axis=1), "input.sharpness": sharpness}
+    colours = _colours(image)
+    if colours is not None:
+        found["input.saturation"] = colours
+    return found
+
+
+def _colours(image: np.ndarray) -> Optional[np.ndarray]:
+    """Mean distance of the highest from the lowest of three colours; None where there are not three."""
+    if image.ndim != _IMAGE_DIMENSIONS + 1 or _COLOURS not in (image.shape[1], image.shape[3]):
+        return None
+    first, second, third = np.moveaxis(image, 1 if image.shape[1] == _COLOURS else 3, 0)
+    high = np.maximum(np.maximum(first, second), third)
+    low = np.minimum(np.minimum(first, second), third)
+    chroma: np.ndarray = (high - low).reshape(len(image), -1).mean(axis=1)
+    return chroma
+
+
+def _plain(rows: np.ndarray) -> Dict[str, np.ndarray]:
+    there = np.isfinite(rows)
+    if there.all():
+        return {"input.mean": rows.mean(axis=1), "input.spread": rows.std(axis=1), "input.missing": np.zeros(len(rows))}
+    count = there.sum(axis=1)
+    kept = np.where(there, rows, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a row without a value has no mean
+        mean = kept.sum(axis=1) / count
+        spread = np.sqrt((np.where(there, rows - mean[:, None], 0.0) ** 2).sum(axis=1) / count)
+    return {"input.mean": mean, "input.spread": spread, "input.missing": 1 - count / rows.shape[1]}
 
 
 def sparse(tensor: np.ndarray) -> np.ndarray:
@@ -62,13 +136,6 @@ def sparse(tensor: np.ndarray) -> np.ndarray:
         return tensor
     step = -(-size // _VALUES)
     return tensor[:, ::step] if tensor.ndim < _IMAGE_DIMENSIONS else tensor[..., ::step, :]
-
-
-def _scores(outputs: Mapping[str, np.ndarray]) -> Optional[np.ndarray]:
-    for tensor in outputs.values():
-        if tensor.ndim == 2 and tensor.dtype.kind == "f" and tensor.shape[1] > 1:
-            return tensor.astype(np.float64, copy=False)
-    return None
 
 
 def _output(scores: np.ndarray) -> Dict[str, np.ndarray]:

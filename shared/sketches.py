@@ -55,12 +55,13 @@ class Baseline(BaseModel):
 
 
 def quantile_edges(values: Sequence[float]) -> tuple[float, ...]:
-    """Edges of 16 quantile bins and 2 overflow bins; duplicates collapse."""
+    """Edges of 16 quantile bins and 2 overflow bins; duplicates collapse. One value alone has a bin of its own."""
     ordered = sorted(value for value in values if math.isfinite(value))
     if not ordered:
         return (0.0,)
     shares = [OVERFLOW_SHARE, *(i / QUANTILE_BINS for i in range(1, QUANTILE_BINS)), 1 - OVERFLOW_SHARE]
-    return tuple(sorted({_quantile(ordered, share) for share in shares}))
+    edges = sorted({_quantile(ordered, share) for share in shares})
+    return tuple(edges) if len(edges) > 1 else (edges[0], math.nextafter(edges[0], math.inf))
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -29,6 +29,7 @@ class Awaited:
     latency_ms: float
     error: str | None
     give_back: Callable[[], None] | None
+    batch: int
 
 
 @dataclass(slots=True)
@@ -71,7 +72,8 @@ class Accounts:
                     self._recent.remember(*key, reply.request_id, reply.classes)
             self.count(key, seconds, error)
             name = reply.request_id or str(reply.number)
-            self.awaited[reply.number] = Awaited(key, name, seconds * 1000, error, give_back)
+            batch = reply.execution if error is None else 0
+            self.awaited[reply.number] = Awaited(key, name, seconds * 1000, error, give_back, batch)
 
     def traced(self, trace: worker_wire.Trace) -> None:
         """The features of an answered request."""
@@ -81,8 +83,8 @@ class Accounts:
             return
         if entry.give_back is not None:
             entry.give_back()
-        done = observations.Finished(*entry.key, entry.request_id, entry.latency_ms, entry.error, trace.features)
-        self.record([observations.pack(done)])
+        about = (*entry.key, entry.request_id, entry.latency_ms, entry.error)
+        self.record([observations.pack(observations.Finished(*about, trace.features, entry.batch))])
 
     def lost(self, key: Key) -> None:
         """The worker is gone: no more features from it."""

@@ -16,8 +16,10 @@ from agent.serving.worker_wire import unpack_features
 #: Kinds of failure, in the order of their number on the wire; 0 is success.
 ERRORS: Final = (None, "bad-request", "not-finite", "worker-died", "timeout", "busy", "internal")
 
-_SAMPLE: Final = struct.Struct("<BHHHdBI")  # kind, model, version, id: lengths; latency; error; feature bytes
-_FEEDBACK: Final = struct.Struct("<BHHHB")  # kind, model, version, id: lengths; correct
+_SAMPLE: Final = struct.Struct("<BHHHdBII")  # kind, model, version, id: lengths; latency; error; batch; feature bytes
+_FEEDBACK: Final = struct.Struct("<BHHHBii")  # kind, model, version, id: lengths; correct; truth, predicted
+NO_CLASS: Final = -1
+_MAX_CLASS: Final = 2**31 - 1
 _KIND_SAMPLE: Final = 1
 _KIND_FEEDBACK: Final = 2
 
@@ -32,6 +34,7 @@ class Sample:
     latency_ms: float  # in the front, from last byte in to first byte out
     error: str | None = None  # one of ERRORS
     features: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # shared.probes.probe, one value per row
+    batch: int = 0  # rows of the run of the model that this request is counted for; 0: told by another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Feedback:
     version: str
     request_id: str
     correct: bool
+    truth: int = NO_CLASS
+    predicted: int = NO_CLASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Finished:
     latency_ms: float
     error: str | None
     features: bytes = b""
+    batch: int = 0
 
 
 def pack(entry: Finished | Feedback) -> bytes:
@@ -73,8 +79,10 @@ def pack(entry: Finished | Feedback) -> bytes:
     names = [entry.model.encode(), entry.version.encode(), entry.request_id.encode()[:512]]
     lengths = [len(name) for name in names]
     if isinstance(entry, Feedback):
-        return _FEEDBACK.pack(_KIND_FEEDBACK, *lengths, entry.correct) + b"".join(names)
-    head = _SAMPLE.pack(_KIND_SAMPLE, *lengths, entry.latency_ms, ERRORS.index(entry.error), len(entry.features))
+        classes = [found if 0 <= found <= _MAX_CLASS else NO_CLASS for found in (entry.truth, entry.predicted)]
+        return _FEEDBACK.pack(_KIND_FEEDBACK, *lengths, entry.correct, *classes) + b"".join(names)
+    error, size = ERRORS.index(entry.error), len(entry.features)
+    head = _SAMPLE.pack(_KIND_SAMPLE, *lengths, entry.latency_ms, error, entry.batch, size)
     return head + b"".join(names) + entry.features
 
 
@@ -87,17 +95,17 @@ def _records(data: bytes) -> Iterator[Observation]:
     at = 0
     while at < len(data):
         if data[at] == _KIND_FEEDBACK:
-            _, *lengths, correct = _FEEDBACK.unpack_from(data, at)
+            _, *lengths, correct, truth, predicted = _FEEDBACK.unpack_from(data, at)
             at += _FEEDBACK.size
             (model, version, request), at = _names(data, at, lengths)
-            yield Feedback(model, version, request, bool(correct))
+            yield Feedback(model, version, request, bool(correct), truth, predicted)
         else:
-            _, *lengths, latency, error, size = _SAMPLE.unpack_from(data, at)
+            _, *lengths, latency, error, batch, size = _SAMPLE.unpack_from(data, at)
             at += _SAMPLE.size
             (model, version, request), at = _names(data, at, lengths)
             features = unpack_features(data[at : at + size])
             at += size
-            yield Sample(model, version, request, latency, ERRORS[error], features)
+            yield Sample(model, version, request, latency, ERRORS[error], features, batch)
 
 
 def _names(data: bytes, at: int, lengths: Sequence[int]) -> tuple[list[str], int]:

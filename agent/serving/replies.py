@@ -177,8 +177,10 @@ class Recent:
             return 400, documents.error(text), []
         learnt: list[Feedback] = []
         if given.correct is None:
-            hits = [label == found for label, found in zip(labels, given.classes, strict=True)]
-            given.correct = all(hits)
-            learnt = [Feedback(model, given.version, request_id, hit) for hit in hits]
+            pairs = list(zip(labels, given.classes, strict=True))
+            given.correct = all(label == found for label, found in pairs)
+            learnt = [
+                Feedback(model, given.version, request_id, label == found, label, found) for label, found in pairs
+            ]
         answer = {"id": request_id, "model_version": given.version, "correct": given.correct}
         return 200, documents.encode(answer), learnt

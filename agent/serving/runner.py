@@ -211,6 +211,7 @@ class Runner:
             "gentle": self._gentle and not self.loaded.done(),
             "realtime": self._settings.realtime == "auto",
             "wakeful": self._settings.wakeful == "auto",
+            "probes": self._settings.probes == "on",
         }
         try:
             async with asyncio.timeout(self._settings.load_timeout_seconds):

@@ -34,6 +34,7 @@ from agent.serving import (
     worker_wait,
     worker_wire,
 )
+from shared import probes
 
 _MICRO = 1000  # nanoseconds
 _ONE_DESCRIPTOR = socket.CMSG_LEN(struct.calcsize("i"))
@@ -148,7 +149,7 @@ class Worker:
         self._data: Optional[socket.socket] = None
         self._arena: Optional[mmap.mmap] = None
         self._view = memoryview(b"")
-        self._prober = worker_probe.Prober()
+        self._prober = worker_probe.Prober(on=bool(job.get("probes", True)))
         self._awake = bool(job.get("wakeful"))
 
     def run(self) -> None:
@@ -383,7 +384,5 @@ def _check_finite(name: tuple[str, str], results: Mapping[str, np.ndarray]) -> N
 
 
 def _classes(results: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    for array in results.values():
-        if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 1:
-            return tuple(array[: worker_wire.MAX_ROWS].argmax(axis=1).tolist())
-    return ()
+    scores = probes.class_scores(results)
+    return () if scores is None else tuple(scores[: worker_wire.MAX_ROWS].argmax(axis=1).tolist())

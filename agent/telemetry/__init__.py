@@ -1,15 +1,15 @@
 """From one answered request to the manager's database.
 
     observations (agent.serving)
-        |  driver      which release, which phase? cut at its change and at the end of a window
+        |  driver      which release, which phase? cut at its change and at the end of a window (pace)
         v
     window             counts over the bins of the release's baseline, latency bins, feedback
         |  host        the machine meanwhile: CPU, memory, GPU, temperature
         v
     outbox             durable; sheds the oldest telemetry, never a report
-        |  uplink      go-back-N over MQTT; forgets only what the manager acknowledged
+        |  uplink      signed, compact, go-back-N over MQTT; forgets only what the manager acknowledged
         v
     manager
 
-Read: window, host, outbox, uplink, driver.
+Read: window, pace, sysfs, strain, jetson, host, host_mean, outbox, uplink, driver.
 """

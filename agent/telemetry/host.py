@@ -1,4 +1,4 @@
-"""The machine: load, memory, disk, GPU, temperature, and which class of hardware it is.
+"""The machine: load, memory, disk, GPU, power, temperatures, and which class of hardware it is.
 
 Reads psutil and, on a Jetson, sysfs as jtop does. What cannot be read is None, never an error.
 
@@ -13,9 +13,10 @@ from typing import Final
 
 import psutil
 
-from agent.telemetry import strain
+from agent.telemetry import jetson, strain
 from agent.telemetry.strain import Strain
-from shared.messages import HostMetrics
+from agent.telemetry.sysfs import matching, number, text
+from shared.messages import MAX_CORES, HostMetrics
 
 ROOT: Final = Path("/")
 _GPU_LOADS: Final = (  # in thousandths; JetPack 4, 5, 6
@@ -48,6 +49,7 @@ _KIB: Final = 1024
 def measure(folder: Path, root: Path = ROOT) -> HostMetrics:
     """The host now. `cpu_ratio` is since the call before; `disk_free_bytes` is of `folder`."""
     memory = _memory()
+    rails = jetson.rails(root)
     return HostMetrics(
         cpu_ratio=_cpu(),
         memory_used_bytes=memory[0],
@@ -55,12 +57,21 @@ def measure(folder: Path, root: Path = ROOT) -> HostMetrics:
         disk_free_bytes=_disk_free(folder),
         gpu_ratio=_gpu(root),
         temperature_celsius=_temperature(root),
+        swap_used_bytes=_swap(),
+        power_watts=jetson.whole_board(rails),
+        fan_ratio=jetson.fan(root),
+        power_mode=strain.power_mode(text(root / _POWER_MODE) or ""),
+        cores_ratio=_cores(),
+        engines_mhz=jetson.engines(root),
+        rails_watts=rails,
+        temperatures_celsius=jetson.temperatures(root),
+        throttled=jetson.throttled(root),
     )
 
 
 def hardware_class(root: Path = ROOT) -> str:
     """Such as `orin-nano-8g`, `raspberry-pi-5-8g`, or the machine's architecture."""
-    board = (_text(root / "proc/device-tree/model") or "").replace("\0", "").lower()
+    board = (text(root / "proc/device-tree/model") or "").replace("\0", "").lower()
     for pattern, name in _BOARDS:
         found = re.search(pattern, board)
         if found is not None:
@@ -84,6 +95,21 @@ def _cpu() -> float | None:
         return None
 
 
+def _cores() -> tuple[float, ...]:
+    try:
+        ratios = psutil.cpu_percent(interval=None, percpu=True)
+    except (OSError, psutil.Error):
+        return ()
+    return tuple(min(1.0, max(0.0, ratio / 100)) for ratio in ratios[:MAX_CORES])
+
+
+def _swap() -> int | None:
+    try:
+        return int(psutil.swap_memory().used)
+    except (OSError, psutil.Error):
+        return None
+
+
 def _memory() -> tuple[int | None, int | None]:
     try:
         memory = psutil.virtual_memory()
@@ -101,8 +127,8 @@ def _disk_free(folder: Path) -> int | None:
 
 def _gpu(root: Path) -> float | None:
     for pattern in _GPU_LOADS:
-        for path in _matching(root, pattern):
-            load = _number(path)
+        for path in matching(root, pattern):
+            load = number(path)
             if load is not None and 0 <= load <= 1000:
                 return load / 1000
     return None
@@ -119,8 +145,8 @@ def _hottest(root: Path) -> strain.Zone | None:
 
 def _pairs(root: Path, pattern: str, first: str, second: str) -> Iterator[tuple[str, str]]:
     """Two files of each folder."""
-    for folder in _matching(root, pattern):
-        yield _text(folder / first) or "", _text(folder / second) or ""
+    for folder in matching(root, pattern):
+        yield text(folder / first) or "", text(folder / second) or ""
 
 
 class Machine:
@@ -134,17 +160,17 @@ class Machine:
     def strain(self) -> Strain:
         """Heat, throttling, power and load now."""
         root = self._root
-        counted = {str(path.relative_to(root)): _text(path) or "" for name in _EVENTS for path in _matching(root, name)}
-        ticks = (_text(root / "proc/stat") or "").partition("\n")[0]
+        counted = {str(path.relative_to(root)): text(path) or "" for name in _EVENTS for path in matching(root, name)}
+        ticks = (text(root / "proc/stat") or "").partition("\n")[0]
         found = Strain(
             hottest=_hottest(root),
             brakes=(
                 *strain.slowed(_pairs(root, "sys/class/thermal/cooling_device*", "type", "cur_state")),
                 *strain.grown(counted, self._counted),
-                *strain.firmware(_text(root / _FIRMWARE) or ""),
+                *strain.firmware(text(root / _FIRMWARE) or ""),
             ),
             cpu_ratio=strain.busy(ticks, self._ticks),
-            power_mode=strain.power_mode(_text(root / _POWER_MODE) or ""),
+            power_mode=strain.power_mode(text(root / _POWER_MODE) or ""),
         )
         self._counted, self._ticks = counted, ticks
         return found
@@ -158,27 +184,5 @@ class Machine:
         return self._kibibytes(f"proc/{pid}/smaps_rollup", r"Private_(?:Clean|Dirty)")
 
     def _kibibytes(self, name: str, label: str) -> int | None:
-        found = re.findall(rf"^{label}:\s+(\d+) kB$", _text(self._root / name) or "", re.MULTILINE)
+        found = re.findall(rf"^{label}:\s+(\d+) kB$", text(self._root / name) or "", re.MULTILINE)
         return sum(map(int, found)) * _KIB if found else None
-
-
-def _matching(root: Path, pattern: str) -> Iterator[Path]:
-    try:
-        yield from sorted(root.glob(pattern))
-    except OSError:
-        return
-
-
-def _number(path: Path) -> float | None:
-    text = _text(path)
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None

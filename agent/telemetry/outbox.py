@@ -1,7 +1,8 @@
 """What this device has said and the manager has not yet acknowledged: durable, in order, bounded.
 
 Two lines (reports, telemetry), each with its own sequence from 1. Reports are never shed; telemetry
-sheds its oldest beyond the limit. `stream` names this file: a new file is a new stream.
+sheds its oldest beyond the limit. `stream` names this file: a new file is a new stream. Drafts are windows that are
+still being filled: who opens the file after a power cut finds them as messages.
 
 I/O: disk, chance.
 """
@@ -9,6 +10,7 @@ I/O: disk, chance.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import secrets
 import sqlite3
@@ -37,6 +39,7 @@ CREATE TABLE IF NOT EXISTS line (
 CREATE TABLE IF NOT EXISTS message (
   kind TEXT NOT NULL, sequence INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, sequence)
 );
+CREATE TABLE IF NOT EXISTS draft (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -72,6 +75,7 @@ class Outbox:
             self._database = self._open()
         self.stream = str(self._database.execute("SELECT id FROM stream").fetchone()[0])
         self._telemetry_bytes = self._measure()
+        self._recover()
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -106,28 +110,53 @@ class Outbox:
         """Close the file."""
         self._database.close()
 
-    def put(self, kind: Kind, make: Callable[[Stamp], Queued]) -> int:
+    def _recover(self) -> None:
+        """Drafts of a life that ended without a word become messages."""
+        for name, body in self._database.execute("SELECT name, body FROM draft ORDER BY name").fetchall():
+            kept = TelemetryWindow.parse(body)
+            try:
+                self.put(Kind.TELEMETRY, functools.partial(_stamped, kept), instead_of=name)
+            except OutboxError as error:
+                logger.warning("window lost name=%s error=%s", name, error)
+
+    def keep(self, name: str, make: Callable[[Stamp], TelemetryWindow]) -> None:
+        """Store a window that goes on, in place of what was kept of it before. Durable at return.
+
+        Raises:
+            OutboxError: it could not be stored.
+        """
+        stamp = Stamp(self._device, self.stream, self._line(Kind.TELEMETRY).last + 1, self._clock.now())
+        body = make(stamp).to_bytes()
+        try:
+            self._database.execute("INSERT OR REPLACE INTO draft VALUES (?, ?)", (name, body))
+        except sqlite3.OperationalError as error:
+            raise OutboxError(f"{self._path}: {error}") from None
+
+    def put(self, kind: Kind, make: Callable[[Stamp], Queued], *, instead_of: str | None = None) -> int:
         """Store the message that `make` builds from its stamp; its sequence. Durable at return.
+
+        A draft that it stands for (`instead_of`) goes in the same transaction.
 
         Raises:
             OutboxError: it could not be stored, even after telemetry made room.
         """
         try:
-            sequence = self._insert(kind, make)
+            sequence = self._insert(kind, make, instead_of)
         except sqlite3.OperationalError as error:
             if kind is Kind.TELEMETRY or not self._shed_half():
                 raise OutboxError(f"{self._path}: {error}") from None
             logger.warning("telemetry shed to make room for a report error=%s", error)
             try:
-                sequence = self._insert(kind, make)
+                sequence = self._insert(kind, make, instead_of)
             except sqlite3.OperationalError as again:
                 raise OutboxError(f"{self._path}: {again}") from None
         return sequence
 
-    def _insert(self, kind: Kind, make: Callable[[Stamp], Queued]) -> int:
+    def _insert(self, kind: Kind, make: Callable[[Stamp], Queued], instead_of: str | None) -> int:
         with _transaction(self._database):
             sequence = self._line(kind).last + 1
             body = make(Stamp(self._device, self.stream, sequence, self._clock.now())).to_bytes()
+            self._database.execute("DELETE FROM draft WHERE name = ?", (instead_of,))
             self._database.execute("UPDATE line SET last = ? WHERE kind = ?", (sequence, kind))
             self._database.execute("INSERT INTO message VALUES (?, ?, ?)", (kind, sequence, body))
             grown = len(body) if kind is Kind.TELEMETRY else 0
@@ -162,7 +191,7 @@ class Outbox:
         return freed > 0
 
     def peek(self, kind: Kind, after: int, limit: int) -> Sequence[Queued]:
-        """Up to `limit` messages beyond sequence `after`, oldest first, each naming the one before it."""
+        """Up to `limit` messages beyond sequence `after`, oldest first; each names the one before and what was shed."""
         rows = self._database.execute(
             "SELECT sequence, body FROM message WHERE kind = ? AND sequence > ? ORDER BY sequence LIMIT ?",
             (kind, after, limit),
@@ -172,10 +201,12 @@ class Outbox:
         before = self._database.execute(
             "SELECT max(sequence) FROM message WHERE kind = ? AND sequence < ?", (kind, rows[0][0])
         ).fetchone()[0]
-        previous = max(before or 0, self._line(kind).acked)
+        line = self._line(kind)
+        previous = max(before or 0, line.acked)
+        told = {"shed": line.shed} if kind is Kind.TELEMETRY else {}
         found: list[Queued] = []
         for sequence, body in rows:
-            found.append(_FORMS[kind].parse(body).model_copy(update={"after": previous}))
+            found.append(_FORMS[kind].parse(body).model_copy(update={"after": previous, **told}))
             previous = int(sequence)
         return found
 
@@ -208,6 +239,10 @@ class Outbox:
             "SELECT coalesce(sum(length(body)), 0) FROM message WHERE kind = ?", (Kind.TELEMETRY,)
         ).fetchone()
         return int(row[0])
+
+
+def _stamped(kept: TelemetryWindow, stamp: Stamp) -> TelemetryWindow:
+    return kept.model_copy(update={"sequence": stamp.sequence, "stream": stamp.stream})
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Outbox -> MQTT, go-back-N: forget only what the manager acknowledged.
+"""Outbox -> MQTT, signed, go-back-N: forget only what the manager acknowledged.
 
 A broker's PUBACK is not storage. Up to `WINDOW` messages of a line are on their way; without the
 manager's ack in time the line starts again behind its last acknowledged one, first with a single
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.telemetry.outbox import Kind
+from shared import seal
 from shared.mqtt_link import LinkDownError
 from shared.topics import Address, Channel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
     from agent.telemetry.outbox import Outbox
@@ -48,8 +50,17 @@ class _Line:
 class Uplink:
     """The sender. `wake` it when something was put into the outbox."""
 
-    def __init__(self, outbox: Outbox, link: MqttLink, *, device: str, resend: timedelta, clock: Clock) -> None:
-        self._outbox, self._link, self._device, self._clock = outbox, link, device, clock
+    def __init__(
+        self,
+        outbox: Outbox,
+        link: MqttLink,
+        *,
+        device: str,
+        sign: Callable[[bytes], bytes],
+        resend: timedelta,
+        clock: Clock,
+    ) -> None:
+        self._outbox, self._link, self._device, self._sign, self._clock = outbox, link, device, sign, clock
         self._resend_seconds = resend.total_seconds()
         self._work = asyncio.Event()
         self._lines = {kind: _Line(*(outbox.depth(kind).acked,) * 2) for kind in Kind}
@@ -97,12 +108,13 @@ class Uplink:
         if not self._link.connected:
             return
         line = self._lines[kind]
+        topic = str(Address(self._device, _CHANNELS[kind]))
         self._perhaps_again(kind, line)
         room = line.window - (line.sent - line.acked)
         for message in self._outbox.peek(kind, line.sent, room) if room > 0 else ():
             if line.sent == line.acked:
                 line.moved_at = self._clock.monotonic()
-            await self._link.publish(str(Address(self._device, _CHANNELS[kind])), message.to_bytes())
+            await self._link.publish(topic, seal.sealed(message.to_wire(), topic=topic, sign=self._sign))
             line.sent = max(line.sent, message.sequence)
 
     def _perhaps_again(self, kind: Kind, line: _Line) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
+from agent.serving.observations import NO_CLASS, Feedback, Observation, Sample, WorkerDied
 from shared import sketches
-from shared.messages import FeatureCounts, HostMetrics, TelemetryWindow
+from shared.messages import LAST_CLASS, FeatureCounts, HostMetrics, TelemetryWindow
 
 #: Most bins of one feature that a message carries; features with more are left out.
 MAX_BINS: Final = 1024
@@ -51,6 +51,8 @@ class Window:
     latency: dict[int, int] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    confusion: dict[tuple[int, int], int] = field(default_factory=dict)
+    batches: dict[int, int] = field(default_factory=dict)
 
     def add(self, observation: Observation) -> None:
         """Count `observation`, which is about this window's model version."""
@@ -60,6 +62,7 @@ class Window:
             case Feedback():
                 self.labelled += 1
                 self.correct += observation.correct
+                self._confuse(observation.truth, observation.predicted)
             case WorkerDied():
                 self.restarts += 1
 
@@ -68,6 +71,9 @@ class Window:
         if sample.error is not None:
             self.errors[sample.error] = self.errors.get(sample.error, 0) + 1
             return
+        if sample.batch > 0:
+            size = sample.batch.bit_length() - 1
+            self.batches[size] = self.batches.get(size, 0) + 1
         place = sketches.latency_bin(sample.latency_ms)
         self.latency[place] = self.latency.get(place, 0) + 1
         for name, values in sample.features.items():
@@ -78,6 +84,13 @@ class Window:
             known = self.counts.get(name)
             self.counts[name] = counts if known is None else sketches.add(known, counts)
             self.missing[name] = self.missing.get(name, 0) + missing
+
+    def _confuse(self, truth: int, predicted: int) -> None:
+        """Classes that are not counted apart share the last place: what a message holds is bounded."""
+        if predicted == NO_CLASS:
+            return
+        pair = (truth if 0 <= truth < LAST_CLASS else LAST_CLASS, min(predicted, LAST_CLASS))
+        self.confusion[pair] = self.confusion.get(pair, 0) + 1
 
     @property
     def empty(self) -> bool:
@@ -109,6 +122,8 @@ class Window:
             },
             labelled=self.labelled,
             correct=self.correct,
+            confusion=tuple((*pair, number) for pair, number in sorted(self.confusion.items())),
+            batches=dict(sorted(self.batches.items())),
             restarts=self.restarts,
             host=host,
         )

@@ -68,7 +68,9 @@ async def list_devices(
 async def show_device(device_id: str, request: Request, _actor: _Reader) -> dict[str, Any]:
     manager = manager_of(request)
     async with manager.database.read() as tx:
-        return view(await _found(tx, device_id), manager.patience, manager.clock.now())
+        device = await _found(tx, device_id)
+        shed = await devices.shed(tx, device.id)
+    return view(device, manager.patience, manager.clock.now()) | {"shed_windows": shed}
 
 
 @router.get("/api/v1/devices/{device_id}/metrics", summary="The newest telemetry windows of a device")

@@ -54,6 +54,7 @@ async def metrics(request: Request, _actor: Annotated[Actor, Depends(allow("devi
         gauges = await _gauges(tx)
     gauges["flotilla_messages_stored_total"] = {"": manager.ingest.stored}
     gauges["flotilla_messages_dropped_total"] = {"": manager.ingest.dropped}
+    gauges["flotilla_messages_forged_total"] = {"": manager.ingest.forged}
     gauges["flotilla_broker_connected"] = {"": int(manager.link.connected)}
     return PlainTextResponse("\n".join(_lines(gauges)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -74,9 +74,14 @@ def text(device: Device, now: datetime) -> str:
         ("site", device.get("site")),
         ("labels", labels),
         ("agent", device.get("agent_version")),
+        ("lost", _lost(device.get("shed_windows") or 0)),
         ("enrolled", ago(device.get("enrolled_at"), now)),
     ]
     return "\n".join(f"{name:<9} {value or '–'}" for name, value in lines)
+
+
+def _lost(windows: int) -> str:
+    return f"{windows} telemetry windows, thrown away on the device for want of room" if windows else "nothing"
 
 
 def _slot(slot: Mapping[str, Any]) -> str:

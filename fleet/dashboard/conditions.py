@@ -30,6 +30,7 @@ SILENCE_SECONDS: Final = 8 * 3600  # of the button
 SEVERE: Final = frozenset({"high", "critical"})
 _SEVERITY_ORDER: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3}
 _BAD: Final = frozenset({Phase.REFUSED, Phase.FAILED, Phase.ROLLED_BACK, "timed-out"})
+_GROWING: Final = 3  # a window that ends with the hour may be shorter than the two before it
 _ALERT_WORD: Final = {"drift": "Drift alert", "security": "Security alert", "connectivity": "Silent"}
 
 
@@ -127,11 +128,11 @@ def _drifts_with_all(device: facts.Device, alert: facts.Alert) -> bool:
 
 
 def fresh(windows: Sequence[facts.Window], now: datetime) -> facts.Window | None:
-    """The newest window, if it is not older than windows take to arrive."""
+    """The newest window, if no later one should have come: each is at most twice as long as one before."""
     if not windows:
         return None
-    newest = windows[-1]
-    return newest if now - newest.received_at <= 2 * newest.length + timedelta(seconds=series.SETTLE_SECONDS) else None
+    newest, longest = windows[-1], max(window.length for window in windows[-_GROWING:])
+    return newest if now - newest.received_at <= 2 * longest + timedelta(seconds=series.SETTLE_SECONDS) else None
 
 
 def open_alerts(alerts: Iterable[facts.Alert], now: datetime) -> tuple[OpenAlert, ...]:

@@ -34,7 +34,7 @@ AGENT_SETTINGS: Mapping[str, Any] = {
     "heartbeat_seconds": 5,
     "serving": {"http_port": 0, "grpc_port": 0},
     "update": {"probation_seconds": 3, "probation_requests": 60, "min_labelled": 20},
-    "telemetry": {"window_seconds": 1, "resend_seconds": 5},
+    "telemetry": {"window_seconds": 1, "quiet_window_seconds": 1, "resend_seconds": 5},
 }
 
 

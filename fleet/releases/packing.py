@@ -114,7 +114,7 @@ def pack(
         outputs=tuple(_seen(tensor, measured.output_shapes.get(tensor.name)) for tensor in facts.outputs),
         tolerance=TOLERANCE | ({HALF_PRECISION: HALF_TOLERANCE} if label.fp16 else {}),
         latency_ms=max(measured.latency_ms, 1e-6),
-        metrics={"accuracy": measured.accuracy} if measured.accuracy is not None else {},
+        metrics=dict(measured.metrics),
         artifacts=artifacts,
     )
     return Package(manifest, manifest.to_bytes(), chunks, content_key, baseline)

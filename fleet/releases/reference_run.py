@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import RefusedError
-from shared.probes import probe
+from shared.messages import LAST_CLASS
+from shared.probes import class_scores, probe
 
 if TYPE_CHECKING:
     from shared.manifest import Tensor
@@ -53,7 +54,12 @@ class Measured:
     classes: int  # width of the score output; 0 without one
     output_shapes: Mapping[str, tuple[int, ...]]
     latency_ms: float  # median of one row (or of the model's fixed batch)
-    accuracy: float | None
+    metrics: Mapping[str, float]  # accuracy, macro precision and recall, where the reference has labels
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers."""
+        return self.metrics.get("accuracy")
 
 
 def run(
@@ -87,15 +93,25 @@ def run(
         found = _ask_child(task, timeout_seconds)
         with np.load(result) as arrays:
             features = {name: arrays[name] for name in arrays.files}
-        accuracy = _accuracy(features.get("class.predicted"), labels)
+        metrics = _metrics(features.get("class.predicted"), labels)
         shapes = {name: tuple(shape) for name, shape in found["output_shapes"].items()}
-        return Measured(golden.read_bytes(), features, found["classes"], shapes, found["latency_ms"], accuracy)
+        return Measured(golden.read_bytes(), features, found["classes"], shapes, found["latency_ms"], metrics)
 
 
-def _accuracy(predicted: NDArray[np.float64] | None, labels: NDArray[Any] | None) -> float | None:
+def _metrics(predicted: NDArray[np.float64] | None, labels: NDArray[Any] | None) -> Mapping[str, float]:
+    """Precision is the mean over the classes that were predicted, recall over those that there are, of the first 31."""
     if predicted is None or labels is None:
-        return None
-    return float(np.mean(predicted == labels[: len(predicted)]))
+        return {}
+    labels = labels[: len(predicted)]
+    right = predicted == labels
+    return {
+        "accuracy": float(np.mean(right)),
+        **{
+            name: float(np.mean([np.mean(right[by == found]) for found in np.unique(by) if found < LAST_CLASS]))
+            for name, by in (("precision", predicted), ("recall", labels))
+            if (by < LAST_CLASS).any()
+        },
+    }
 
 
 def _ask_child(task: Mapping[str, Any], timeout_seconds: float) -> Any:
@@ -160,10 +176,10 @@ def _measure(task: Mapping[str, Any]) -> dict[str, Any]:
     features = _features(inputs, answer, task["batch"])
     np.savez(task["result"], allow_pickle=False, **features)
     one = {name: array[: task["batch"] or 1] for name, array in inputs.items()}
-    scores = [array for array in golden_outputs.values() if array.ndim == 2 and array.dtype.kind == "f"]
+    scores = class_scores(golden_outputs)
     return {
         "latency_ms": _median_ms(lambda: answer(one)),
-        "classes": next((array.shape[1] for array in scores if array.shape[1] > 1), 0),
+        "classes": 0 if scores is None else scores.shape[1],
         "output_shapes": {name: list(array.shape) for name, array in golden_outputs.items()},
     }
 

@@ -46,6 +46,12 @@ async def active(tx: AsyncSession) -> Sequence[Device]:
     return (await tx.scalars(select(Device).where(Device.lifecycle == "active").order_by(Device.id))).all()
 
 
+async def serving(tx: AsyncSession) -> Mapping[str, Mapping[str, str]]:
+    """Active device -> model -> version that it serves, as it last said."""
+    query = select(Device.id, Device.serving).where(Device.lifecycle == "active")
+    return {row[0]: row[1] for row in await tx.execute(query)}
+
+
 async def count_by_lifecycle(tx: AsyncSession) -> Mapping[str, int]:
     """Devices in each lifecycle."""
     rows = await tx.execute(select(Device.lifecycle, func.count()).group_by(Device.lifecycle))
@@ -136,6 +142,12 @@ async def durable(tx: AsyncSession, device_id: str, stream: str) -> dict[str, in
 async def set_durable(tx: AsyncSession, device_id: str, stream: str, kind: str, sequence: int) -> None:
     """Everything of this kind up to `sequence` is stored in this transaction."""
     await tx.merge(Stream(device_id=device_id, stream=stream, kind=kind, durable=sequence))
+
+
+async def shed(tx: AsyncSession, device_id: str) -> int:
+    """Telemetry windows that this device threw away for want of room, over all its outboxes."""
+    query = select(func.coalesce(func.sum(Stream.shed), 0)).where(Stream.device_id == device_id)
+    return int(await tx.scalar(query) or 0)
 
 
 async def invite_of(tx: AsyncSession, token_hash: str, now: datetime) -> Invite | None:

@@ -9,11 +9,18 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import Metadata, Release
+from shared.manifest import Manifest
 
 
 async def find(tx: AsyncSession, model: str, version: str) -> Release | None:
     """One version, withdrawn or not."""
     return await tx.get(Release, (model, version))
+
+
+async def metrics(tx: AsyncSession, model: str, version: str) -> Mapping[str, float] | None:
+    """Accuracy and the like of a release on its reference data; None when there is no such release."""
+    found = await find(tx, model, version)
+    return None if found is None else Manifest.parse(found.manifest).metrics
 
 
 async def by_digest(tx: AsyncSession, manifest_digest: str) -> Release | None:

@@ -82,6 +82,7 @@ class Stream(Base):
     stream: Mapped[str] = mapped_column(String(64), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)  # report, telemetry
     durable: Mapped[int] = mapped_column(default=0)
+    shed: Mapped[int] = mapped_column(default=0)  # messages that the device threw away for want of room
 
 
 class Invite(Base):

@@ -3,11 +3,14 @@
 I/O: none.
 """
 
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
+from sqlalchemy import literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.store.tables import Report, Window
+from fleet.store.tables import Report, UtcDateTime, Window
 from shared.messages import TelemetryWindow, UpdateReport
 
 
@@ -43,3 +46,41 @@ def insert_report(tx: AsyncSession, report: UpdateReport, *, now: datetime) -> N
             body=report.model_dump(mode="json", exclude_none=True),
         )
     )
+
+
+Name = tuple[str, str, int]  # device, stream, sequence
+
+
+class Performance(NamedTuple):
+    """What one window says of how well and how fast a release answers."""
+
+    name: Name
+    received_at: datetime
+    model: str
+    version: str
+    latency: Mapping[str, int]
+    labelled: int
+    correct: int
+    confusion: Sequence[tuple[int, int, int]]
+
+    @property
+    def device(self) -> str:
+        """Who told it."""
+        return self.name[0]
+
+
+async def performances(tx: AsyncSession, since: datetime, *, page: int) -> AsyncIterator[Performance]:
+    """Of every window that came at `since` or later, in order, read by so many at a time."""
+    order = (Window.received_at, Window.device_id, Window.stream, Window.sequence)
+    body = (Window.body[name] for name in ("latency", "labelled", "correct", "confusion"))
+    query = select(*order, Window.model, Window.version, *body).order_by(*order).limit(page)
+    condition = Window.received_at >= since
+    while True:
+        rows = (await tx.execute(query.where(condition))).all()
+        for at, device, stream, sequence, model, version, latency, labelled, correct, confusion in rows:
+            name = (device, stream, sequence)
+            yield Performance(name, at, model, version, latency or {}, labelled or 0, correct or 0, confusion or ())
+        if len(rows) < page:
+            return
+        last = (literal(rows[-1][0], UtcDateTime()), *rows[-1][1:4])
+        condition = tuple_(*order) > tuple_(*last)

@@ -8,6 +8,8 @@
                           │
                         verdict (collecting, ok, warning, drifted) ──► alarms ──► fleet.alerts.desk
 
+    performance_driver: tallies of each day ──► performance (intervals, what got worse) ──► fleet.alerts.desk
+
 Reading order: rate, heard, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
-finding, looking, board, memory, verdict, alarms, driver.
+finding, looking, board, memory, verdict, alarms, driver; performance, performance_driver.
 """

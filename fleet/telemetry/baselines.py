@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fleet.telemetry import drift
+from shared.compact import EDGES_HEX
 from shared.messages import FeatureCounts
 from shared.sketches import Baseline
 
@@ -49,5 +50,6 @@ def references(body: Mapping[str, Any]) -> Mapping[str, Reference]:
 
 
 def fits(reference: Reference, counts: FeatureCounts) -> bool:
-    """Counts over other bins are never merged: they would mean something else."""
-    return counts.edges == reference.digest and len(counts.counts) == len(reference.counts)
+    """Counts over other bins are never merged: they would mean something else. Compact windows cut the digest."""
+    same = len(counts.edges) >= EDGES_HEX and reference.digest.startswith(counts.edges)
+    return same and len(counts.counts) == len(reference.counts)

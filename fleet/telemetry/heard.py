@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.alerts.desk import open_alert
 from fleet.store import events
-from fleet.store.tables import Deployment, Device
-from shared.messages import DeviceState, Phase, UpdateReport
+from fleet.store.tables import Deployment, Device, Stream
+from shared.messages import DeviceState, Phase, TelemetryWindow, UpdateReport
 
 MAX_SLOTS: Final = 64
 MAX_MODELS: Final = 32
@@ -70,6 +70,16 @@ async def report(tx: AsyncSession, said: UpdateReport, *, now: datetime) -> None
         await _line(tx, said, deployment, now)
     if said.reason in SECURITY_REASONS and said.phase.final:
         await _alarm(tx, said, now)
+
+
+async def shed(tx: AsyncSession, said: TelemetryWindow, *, now: datetime) -> None:
+    """Take over how much telemetry the device threw away for want of room; more than before is news."""
+    stream = await tx.get(Stream, (said.device, said.stream, "telemetry"))
+    if stream is None or said.shed <= stream.shed:
+        return
+    more, stream.shed = said.shed - stream.shed, said.shed
+    text = f"{said.device} threw away {more} telemetry windows, the oldest, because its outbox was full"
+    await events.add(tx, kind="device", level="warn", subject=said.device, text=text, now=now)
 
 
 def _advance(deployment: Deployment, said: UpdateReport, now: datetime) -> None:

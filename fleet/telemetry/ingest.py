@@ -1,15 +1,16 @@
 """What devices say, stored before it is acknowledged.
 
-    link.messages -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
+    link.messages -> signature -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
 
 A device sends everything again that no `down/ack` covers, in order: what was stored before is dropped, and what comes
 after a gap is left for the next round (go-back-N).
 
-I/O: none.
+I/O: tasks.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -19,12 +20,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from fleet.store import devices, windows
 from fleet.telemetry import heard
 from fleet.telemetry.rate import Buckets
+from shared import seal
 from shared.errors import BadInputError, FlotillaError
 from shared.messages import Ack, DeviceState, Queued, TelemetryWindow, UpdateReport
+from shared.seal import SealError
 from shared.topics import Address, Channel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -46,7 +50,9 @@ BATCH: Final = 64
 class Owed:
     """What is to be said once the transaction is durable."""
 
-    acks: set[tuple[str, str]] = field(default_factory=set)  # device, stream
+    durable: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)  # device, stream -> kind -> sequence
+    moved: set[tuple[str, str, str]] = field(default_factory=set)  # device, stream, kind: not yet written
+    newest: dict[tuple[str, str], TelemetryWindow] = field(default_factory=dict)  # of each device and stream
     announce: set[str] = field(default_factory=set)
     changed: bool = False
 
@@ -58,9 +64,11 @@ class Ingest:
         self, *, database: Database, link: MqttLink, announcer: Announcer, hub: Hub, clock: Clock, limits: MqttSettings
     ) -> None:
         self._database, self._link, self._announcer, self._hub, self._clock = database, link, announcer, hub, clock
+        self._signed = limits.require_signatures
         self._buckets = Buckets(rate=limits.messages_per_second, burst=limits.burst_messages)
         self.stored = 0  # messages, for /metrics
         self.dropped = 0
+        self.forged = 0  # of these: signed by another key, or not at all
 
     async def run(self) -> None:
         """Until cancelled. A database that fails ends it, and nothing of that round was acknowledged."""
@@ -80,23 +88,25 @@ class Ingest:
 
     async def store(self, batch: list[Incoming]) -> Owed:
         """Make `batch` durable; what is to be said afterwards."""
-        owed = Owed()
+        owed, now = Owed(), self._clock.now()
         async with self._database.write() as tx:
             for incoming in batch:
                 try:
                     async with tx.begin_nested():
-                        await self._one(tx, incoming, owed)
+                        await self._one(tx, incoming, owed, now)
                 except BadInputError as error:
                     self.dropped += 1
+                    self.forged += isinstance(error, SealError)
                     logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
                 except (DBAPIError, OverflowError) as error:
                     if isinstance(error, OperationalError):
                         raise  # the disk, not the message
                     self.dropped += 1
                     logger.exception("message cannot be stored topic=%s", incoming.topic[:120])
+            await _remember(tx, owed, now)
         return owed
 
-    async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed) -> None:
+    async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed, now: datetime) -> None:
         if not incoming.payload:
             return  # a retained message was removed
         address = Address.parse(incoming.topic)
@@ -107,58 +117,74 @@ class Ingest:
             raise BadInputError(f"{device.id} speaks too fast")
         match address.channel:
             case Channel.STATE:
-                await self._state(tx, device, incoming, owed)
+                await self._state(tx, device, incoming, owed, now)
             case Channel.REPORT:
-                await self._queued(tx, device, UpdateReport.parse(incoming.payload), owed)
+                await self._queued(tx, device, UpdateReport.parse(self._opened(device, incoming)), owed, now)
             case Channel.TELEMETRY:
-                await self._queued(tx, device, TelemetryWindow.parse(incoming.payload), owed)
+                await self._queued(tx, device, TelemetryWindow.parse(self._opened(device, incoming)), owed, now)
             case _:
                 raise BadInputError("devices do not speak on this channel")
         self.stored += 1
 
-    async def _state(self, tx: AsyncSession, device: Device, incoming: Incoming, owed: Owed) -> None:
+    def _opened(self, device: Device, incoming: Incoming) -> bytes:
+        """The payload, if it is signed by the key that this device enrolled with."""
+        return seal.opened(incoming.payload, topic=incoming.topic, key=device.sign_key, required=self._signed)
+
+    async def _state(self, tx: AsyncSession, device: Device, incoming: Incoming, owed: Owed, now: datetime) -> None:
         state = DeviceState.parse(incoming.payload)
         _same_device(state.device, device)
-        owed.changed |= await heard.state(tx, device, state, retained=incoming.retained, now=self._clock.now())
+        owed.changed |= await heard.state(tx, device, state, retained=incoming.retained, now=now)
         if state.online and device.lifecycle == "active" and device.assigned and state.assignment < device.assignment:
             owed.announce.add(device.id)
 
     async def _queued(
-        self, tx: AsyncSession, device: Device, message: UpdateReport | TelemetryWindow, owed: Owed
+        self, tx: AsyncSession, device: Device, message: UpdateReport | TelemetryWindow, owed: Owed, now: datetime
     ) -> None:
         _same_device(message.device, device)
         _bounded(message)
         if device.lifecycle != "active":
             return  # it stays in the device's outbox until somebody accepts the device
-        now = self._clock.now()
         owed.changed |= await heard.sign_of_life(tx, device, now=now)
-        kind = "report" if isinstance(message, UpdateReport) else "telemetry"
-        durable = (await devices.durable(tx, device.id, message.stream)).get(kind, 0)
-        owed.acks.add((device.id, message.stream))
+        kind, name = "report" if isinstance(message, UpdateReport) else "telemetry", (device.id, message.stream)
+        if name not in owed.durable:
+            owed.durable[name] = await devices.durable(tx, *name)
+        durable = owed.durable[name].get(kind, 0)
         if message.sequence <= durable or message.after > durable:
             return  # had it; or a gap: the ack says from where to send again
-        await devices.set_durable(tx, device.id, message.stream, kind, message.sequence)
         if isinstance(message, UpdateReport):
             windows.insert_report(tx, message, now=now)
             await heard.report(tx, message, now=now)
         else:
             windows.insert_window(tx, message, now=now)
+            owed.newest[name] = message
         await tx.flush()
+        owed.durable[name][kind] = message.sequence
+        owed.moved.add((*name, kind))
         owed.changed = True
 
     async def _tell(self, owed: Owed) -> None:
         if owed.changed:
             self._hub.wake()
-        for device_id, stream in sorted(owed.acks):
-            async with self._database.read() as tx:
-                durable = await devices.durable(tx, device_id, stream)
-            ack = Ack(stream=stream, report=durable.get("report", 0), telemetry=durable.get("telemetry", 0))
-            await self._announcer.acknowledge(device_id, ack)
+        acks = (
+            (device_id, Ack(stream=stream, report=durable.get("report", 0), telemetry=durable.get("telemetry", 0)))
+            for (device_id, stream), durable in sorted(owed.durable.items())
+        )
+        await asyncio.gather(*(self._announcer.acknowledge(*entry) for entry in acks))
         for device_id in sorted(owed.announce):
             try:
                 await self._announcer.announce(device_id)
             except FlotillaError as error:  # one device must not stop the others; it asks again at its next beat
                 logger.warning("not announced device=%s error=%s %s", device_id, error.code, error.detail)
+
+
+async def _remember(tx: AsyncSession, owed: Owed, now: datetime) -> None:
+    """How far each stream has come, once for the whole batch and in its transaction."""
+    for device_id, stream, kind in sorted(owed.moved):
+        await devices.set_durable(tx, device_id, stream, kind, owed.durable[device_id, stream][kind])
+    await tx.flush()
+    for window in owed.newest.values():
+        if window.shed:
+            await heard.shed(tx, window, now=now)
 
 
 def _same_device(named: str, device: Device) -> None:
@@ -183,8 +209,9 @@ def _bounded(message: Queued) -> None:
         numbers += [message.assignment, message.fetched_bytes or 0, message.total_bytes or 0]
         names += [message.rollout or ""]
     if isinstance(message, TelemetryWindow):
-        numbers += [message.requests, message.labelled, message.correct, message.restarts, *message.errors.values()]
-        numbers += list(message.latency.values())
+        numbers += [message.requests, message.labelled, message.correct, message.restarts, message.shed]
+        numbers += [*message.errors.values(), *message.latency.values(), *message.batches.values()]
+        numbers += [value for triple in message.confusion for value in triple]
         names += [message.boot, *message.features, *message.errors]
         if len(message.features) > MAX_FEATURES or len(message.errors) > MAX_ERROR_KINDS:
             raise BadInputError("too many features or kinds of errors in one window")

@@ -68,7 +68,7 @@ def test_an_unknown_key_names_file_line_and_the_nearest_setting(tmp_path: Path) 
 
 def test_an_unknown_key_without_a_near_one_lists_what_is_allowed(tmp_path: Path) -> None:
     assert (
-        "allowed here: outbox_bytes, resend_seconds, window_seconds"
+        "allowed here: outbox_bytes, quiet_window_seconds, resend_seconds, settle_minutes, window_seconds"
         in failing(tmp_path, "telemetry:\n  zzz: 1\n").remedy
     )
 

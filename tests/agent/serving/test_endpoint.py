@@ -279,7 +279,7 @@ async def test_feedback_joins_what_was_answered(running: Running, digits: Digits
         assert (await asyncio.to_thread(ask, running, "POST", "/v2/models/digits/feedback", body))[0] == status
     await running.until(lambda: any(isinstance(one, Sample) for one in running.seen))
     assert [one for one in running.seen if isinstance(one, Feedback)] == [
-        Feedback("digits", "1.0.0", "photo-1", correct=True)
+        Feedback("digits", "1.0.0", "photo-1", correct=True, truth=label, predicted=label)
     ]
 
 
@@ -370,3 +370,16 @@ async def test_with_too_many_connections_the_longest_idle_goes_and_a_busy_one_ne
                         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
         await asyncio.to_thread(check)
+
+
+async def test_with_probes_off_requests_are_counted_without_features(
+    digits: Digits, digits_model: Path, tmp_path: Path
+) -> None:
+    async with endpoint(tmp_path, probes="off") as running:
+        await running.serving.load(model_file(digits_model, "1.0.0"))
+        await running.serving.route("digits", "1.0.0")
+        body = image_request(digits)
+        assert (await asyncio.to_thread(ask, running, "POST", "/v2/models/digits/infer", body))[0] == 200
+        await running.until(lambda: any(isinstance(one, Sample) for one in running.seen))
+        (sample,) = [one for one in running.seen if isinstance(one, Sample)]
+        assert (sample.error, sample.features, sample.batch) == (None, {}, 1)

@@ -11,10 +11,16 @@ from agent.serving.observations import ERRORS, Feedback, Finished, Sample, pack,
 def test_observations_survive_the_way_to_the_daemon(error: str | None) -> None:
     features = {"input.mean": (1.0, 2.5), "class.predicted": (3.0, 4.0)}
     packed = worker_wire.pack_features_head(list(features), 2) + struct.pack("<4d", 1.0, 2.5, 3.0, 4.0)
-    data = pack(Finished("m", "1.0.0", "ä", 1.5, error, packed))
-    data += pack(Feedback("m", "1.0.0", "q", correct=False))
-    assert unpack(data) == [Sample("m", "1.0.0", "ä", 1.5, error, features), Feedback("m", "1.0.0", "q", correct=False)]
+    data = pack(Finished("m", "1.0.0", "ä", 1.5, error, packed, 8))
+    told = [Feedback("m", "1.0.0", "q", False, 7, 3), Feedback("m", "1.0.0", "q", correct=False)]
+    data += b"".join(map(pack, told))
+    assert unpack(data) == [Sample("m", "1.0.0", "ä", 1.5, error, features, 8), *told]
     assert unpack(b"") == []
+
+
+@pytest.mark.parametrize("label", [-3, 2**31, 10**30])
+def test_a_label_that_is_no_class_is_told_as_none(label: int) -> None:
+    assert unpack(pack(Feedback("m", "1", "q", False, label, 3))) == [Feedback("m", "1", "q", False, -1, 3)]
 
 
 def test_messages_between_front_and_worker_survive() -> None:

@@ -97,3 +97,10 @@ def test_what_is_lent_is_looked_at_in_a_copy() -> None:
     prober.add(1, own, results)
     ((_, packed),) = prober.flush()
     assert worker_wire.unpack_features(packed)["input.brightness"][0] != 0.25
+
+
+def test_switched_off_it_only_tells_who_was_answered() -> None:
+    prober = Prober(on=False)
+    for number, side in enumerate((8, 400)):
+        assert not prober.add(number, *request(1, 1, side))  # nobody waits for a look at the arena
+    assert list(prober.flush()) == [(0, b""), (1, b"")]

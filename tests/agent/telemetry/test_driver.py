@@ -1,5 +1,6 @@
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from agent.serving.observations import Observation, Sample, WorkerDied
 from agent.telemetry.driver import Telemetry
 from agent.telemetry.outbox import Kind, Outbox
+from agent.telemetry.pace import Pace
 from shared.clock import SystemClock
 from shared.identifiers import sha256
 from shared.messages import SlotState, TelemetryWindow
@@ -33,7 +35,7 @@ class Device:
             self.outbox,
             state_dir=folder,
             boot="b1",
-            every=timedelta(seconds=0.01),
+            pace=Pace(every=timedelta(seconds=0.01), quiet=timedelta(seconds=0.01), settle=timedelta()),
             slots=lambda: self.slots,
             serving=lambda: self.serving,
             stored=self._count,
@@ -143,3 +145,92 @@ async def test_windows_end_by_themselves(device: Device) -> None:
             await asyncio.sleep(0.005)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+class Hands:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 23, 12, 0, 1, tzinfo=UTC) + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return self.passed
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Device:
+    device = Device(tmp_path)
+    device.hold("a", "1.0.0", "good")
+    device.serving = {"digits": "1.0.0"}
+    device.clock = Hands()
+    device.telemetry._clock = device.clock
+    device.telemetry._pace = Pace(every=timedelta(minutes=1), quiet=timedelta(hours=1), settle=timedelta(minutes=10))
+    device.telemetry._look()
+    return device
+
+
+def hours(device: Device, seconds: float, each: Callable[[], None] = lambda: None) -> None:
+    """Let time pass, and the driver look every ten seconds."""
+    until = device.clock.passed + seconds
+    while device.clock.passed < until:
+        device.clock.passed += 10
+        each()
+        device.telemetry._look()
+
+
+def test_windows_of_a_version_grow_until_they_end_with_the_hour(slow: Device) -> None:
+    hours(slow, 6 * 3600)
+    lengths = [round((window.end - window.start) / timedelta(minutes=1)) for window in slow.windows()]
+    assert lengths[:10] == [1] * 10
+    assert lengths[10:14] == [2, 4, 8, 16]
+    assert lengths[-3:] == [60, 60, 60]
+    assert slow.windows()[-1].end.minute == 0
+
+
+def test_a_failure_brings_the_end_of_a_long_window_near(slow: Device) -> None:
+    hours(slow, 3 * 3600)
+    known = len(slow.windows())
+    slow.telemetry.observe([Sample("digits", "1.0.0", "r", 5.0, "timeout")])
+    hours(slow, 70)
+    assert len(slow.windows()) == known + 1
+    assert slow.windows()[-1].errors == {"timeout": 1}
+
+
+def test_a_clients_mistake_does_not(slow: Device) -> None:
+    hours(slow, 3 * 3600)
+    known = len(slow.windows())
+    slow.telemetry.observe([Sample("digits", "1.0.0", "r", 5.0, "bad-request")])
+    hours(slow, 70)
+    assert len(slow.windows()) == known
+
+
+def test_a_new_version_starts_with_short_windows(slow: Device) -> None:
+    hours(slow, 3 * 3600)
+    slow.hold("b", "1.1.0", "probation")
+    slow.serving = {"digits": "1.1.0"}
+    known = len(slow.windows())
+    hours(slow, 300)
+    assert [window.version for window in slow.windows()[known:]] == ["1.1.0"] * 4  # begun at the first look
+
+
+def test_a_power_cut_costs_at_most_one_short_window(slow: Device) -> None:
+    hours(slow, 3 * 3600)
+    known = len(slow.windows())
+    hours(slow, 1800, lambda: slow.telemetry.observe(samples("1.0.0")))
+    assert len(slow.windows()) == known  # an hour is not yet over
+    again = Outbox(slow.folder / "outbox.sqlite", device="dev-a", limit_bytes=10**6, clock=SystemClock())
+    found = [message for message in again.peek(Kind.TELEMETRY, 0, 100) if isinstance(message, TelemetryWindow)]
+    assert len(found) == known + 1
+    assert 180 - 7 <= found[-1].requests <= 180
+    assert found[-1].sequence == found[-2].sequence + 1
+
+
+def test_what_was_told_is_not_told_again_after_a_restart(slow: Device) -> None:
+    hours(slow, 3 * 3600, lambda: slow.telemetry.observe(samples("1.0.0")))
+    slow.telemetry.cut()
+    known = len(slow.windows())
+    again = Outbox(slow.folder / "outbox.sqlite", device="dev-a", limit_bytes=10**6, clock=SystemClock())
+    assert len(again.peek(Kind.TELEMETRY, 0, 100)) == known

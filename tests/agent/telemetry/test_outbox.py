@@ -175,3 +175,30 @@ def test_every_put_is_synced_to_the_disk(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "outbox.sqlite")
     assert other.execute("SELECT count(*) FROM message").fetchone()[0] == 1
     other.close()
+
+
+def test_how_much_was_shed_is_told_with_what_is_sent(tmp_path: Path) -> None:
+    outbox = opened(tmp_path, limit_bytes=5000)
+    outbox.put(Kind.TELEMETRY, window())
+    assert told(outbox) == [0]
+    for _ in range(20):
+        outbox.put(Kind.TELEMETRY, window(padding=1000))
+    assert set(told(outbox)) == {outbox.depth(Kind.TELEMETRY).shed}
+
+
+def told(outbox: Outbox) -> list[int]:
+    return [message.shed for message in outbox.peek(Kind.TELEMETRY, 0, 100) if isinstance(message, TelemetryWindow)]
+
+
+def test_the_newest_draft_becomes_a_message_when_nobody_finished_it(tmp_path: Path) -> None:
+    outbox = opened(tmp_path)
+    outbox.keep("m@1", window(padding=1))
+    outbox.keep("m@1", window(padding=2))
+    outbox.keep("n@1", window(padding=3))
+    outbox.put(Kind.TELEMETRY, window(padding=4), instead_of="n@1")
+    outbox.close()
+    again = opened(tmp_path)
+    found = [message for message in again.peek(Kind.TELEMETRY, 0, 9) if isinstance(message, TelemetryWindow)]
+    assert [(message.sequence, message.boot) for message in found] == [(1, "xxxx"), (2, "xx")]
+    again.close()
+    assert len(opened(tmp_path).peek(Kind.TELEMETRY, 0, 9)) == 2

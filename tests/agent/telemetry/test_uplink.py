@@ -7,12 +7,17 @@ from typing import cast
 
 import pytest
 
+from agent.identity import Keys
 from agent.telemetry.outbox import Kind, Outbox
 from agent.telemetry.uplink import WINDOW, Uplink
 from agent.telemetry.window import Stamp
 from shared.clock import SystemClock
 from shared.messages import Ack, Phase, UpdateReport
 from shared.mqtt_link import LinkDownError, MqttLink
+from shared.seal import opened
+
+KEYS = Keys.make()
+RESEND = timedelta(seconds=15)
 
 
 class Line:
@@ -27,7 +32,7 @@ class Line:
             raise LinkDownError("away")
         assert topic == "flotilla/v1/dev-a/up/report"
         if not self.lose:
-            self.sent.append(UpdateReport.parse(payload))
+            self.sent.append(UpdateReport.parse(opened(payload, topic=topic, key=KEYS.sign_public, required=True)))
 
     @property
     def sequences(self) -> list[int]:
@@ -70,7 +75,7 @@ def report(stamp: Stamp) -> UpdateReport:
 
 @contextlib.asynccontextmanager
 async def sending(outbox: Outbox, line: Line, clock: StillClock) -> AsyncIterator[Uplink]:
-    uplink = Uplink(outbox, cast("MqttLink", line), device="dev-a", resend=timedelta(seconds=15), clock=clock)
+    uplink = Uplink(outbox, cast("MqttLink", line), device="dev-a", sign=KEYS.signature, resend=RESEND, clock=clock)
     task = asyncio.create_task(uplink.run())
     try:
         yield uplink

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -74,6 +75,24 @@ def test_feedback_and_dead_workers_are_counted() -> None:
     assert not window.empty
     message = closed(window)
     assert (message.labelled, message.correct, message.restarts, message.requests) == (2, 1, 1, 0)
+
+
+def test_feedback_counts_true_against_predicted_classes() -> None:
+    window = opened()
+    for truth, predicted in ((3, 3), (3, 5), (3, 3), (200, 4), (4, 31), (-1, 4)):
+        window.add(Feedback("digits", "1.0.0", "r", truth == predicted, truth, predicted))
+    window.add(Feedback("digits", "1.0.0", "r", correct=True))  # of an answer without classes
+    message = closed(window)
+    assert message.confusion == ((3, 3, 2), (3, 5, 1), (4, 31, 1), (31, 4, 2))
+    assert (message.labelled, message.correct) == (7, 3)
+
+
+def test_runs_of_the_model_are_counted_by_their_size() -> None:
+    window = opened()
+    for batch in (1, 1, 8, 15, 16, 0):
+        window.add(replace(sample(), batch=batch))
+    window.add(replace(sample(error="timeout"), batch=4))
+    assert closed(window).batches == {0: 2, 3: 2, 4: 1}
 
 
 def test_the_message_says_what_it_is_about_and_fits_on_the_wire() -> None:

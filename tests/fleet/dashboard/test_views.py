@@ -164,6 +164,12 @@ class TestFleet:
         assert view.rate_words == "no windows lately"
         assert view.p95_words == "no requests lately"
 
+    def test_a_window_that_is_followed_by_a_longer_one_is_shown_until_that_comes(self) -> None:
+        growing = (window(end=1500, start=ago(3420)), window(end=1200, start=ago(1500)))  # 32 minutes, 5 to the hour
+        assert views.fleet(fleet(windows={"cam-1": growing})).rows[0].latency is not None
+        old = tuple(replace(one, received_at=ago(3900)) for one in growing)
+        assert views.fleet(fleet(windows={"cam-1": old})).rows[0].latency is None
+
     def test_nothing_of_a_silent_device_is_shown_as_now(self) -> None:
         gone = device(online=False, seen_at=ago(20))
         drift = facts.Drift("device:cam-1", "digits", "1.0.0", "x", "ok", 10, 0.1)

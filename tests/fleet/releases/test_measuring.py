@@ -102,7 +102,7 @@ def test_fewer_rows_than_a_fixed_batch_are_refused():
 def test_an_output_without_rows_is_no_feature():
     nodes = [helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)]
     facts, found = measure(model(nodes, {"x": ["n", 3]}, {"y": None}), x=np.ones((10, 3), np.float32))
-    assert set(found.features) == {"input.mean", "input.spread"}
+    assert set(found.features) == {"input.mean", "input.spread", "input.missing"}
     package = pack(facts, found, b"onnx" * 10)
     assert package.manifest.outputs[0].shape == ()
 
@@ -173,3 +173,20 @@ def test_the_same_model_measured_twice_gives_the_same_golden_outputs_and_baselin
     assert np.load(io.BytesIO(first.golden))["output.scores"].tobytes() == (
         np.load(io.BytesIO(second.golden))["output.scores"].tobytes()
     )
+
+
+def test_a_detector_has_a_baseline_of_its_boxes_and_no_classes():
+    corners = np.tile(np.array([0, 0, 2, 3], np.float32), (5, 1))
+    nodes = [
+        helper.make_node("Mul", ["x", "half"], ["scores"]),
+        helper.make_node("Unsqueeze", ["x", "last"], ["tall"]),
+        helper.make_node("Mul", ["tall", "corners"], ["boxes"]),
+    ]
+    arrays = {"half": np.array(0.5, np.float32), "last": np.array([2], np.int64), "corners": corners}
+    constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    x = np.tile(np.array([2.0, 2.0, 2.0, 0.5, 0.5], np.float32), (10, 1))
+    proto = model(nodes, {"x": ["n", 5]}, {"boxes": ["n", 5, 4], "scores": ["n", 5]}, constants)
+    _, found = measure(proto, x=x)
+    assert found.features["output.count"].tolist() == [3.0] * 10
+    assert found.features["output.area"].tolist() == [24.0] * 10
+    assert (found.classes, "class.predicted" in found.features) == (0, False)
