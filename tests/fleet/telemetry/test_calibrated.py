@@ -16,9 +16,12 @@ SHARES = np.array([0.001, *np.full(16, 0.998 / 16), 0.001])
 M = 7000
 
 
+DIGEST = "d" * 16
+
+
 def reference(counts: tuple[int, ...], kind: str = "quantity", missing: int = 0) -> Reference:
     edges = tuple(float(place) for place in range(len(counts) - 1))
-    return Reference("input", kind, "d", edges, counts, (1.0,) * len(counts), missing)
+    return Reference("input", kind, DIGEST, edges, counts, (1.0,) * len(counts), missing)
 
 
 QUANTITY = reference(tuple(int(share * M) for share in SHARES))
@@ -57,12 +60,12 @@ def test_a_layout_joins_thin_bins_and_knows_the_tails() -> None:
 
 
 def test_a_layout_refuses_other_bins_and_takes_the_rest() -> None:
-    good = FeatureCounts(edges="d", counts=(1,) * 18, missing=2)
+    good = FeatureCounts(edges=DIGEST, counts=(1,) * 18, missing=2)
     found, refused = LAYOUT.flat({"f": good, "g": good})
     assert (found.tolist(), refused) == ([*(1,) * 18, 2], 1)
-    assert LAYOUT.flat({"f": FeatureCounts(edges="d", counts=(1,) * 17)})[1] == 1
-    assert LAYOUT.flat({"f": FeatureCounts(edges="e", counts=(1,) * 18)})[1] == 1
-    for absurd in (FeatureCounts(edges="d", counts=(2**70,) * 18), good.model_copy(update={"missing": 2**70})):
+    assert LAYOUT.flat({"f": FeatureCounts(edges=DIGEST, counts=(1,) * 17)})[1] == 1
+    assert LAYOUT.flat({"f": FeatureCounts(edges="e" * 16, counts=(1,) * 18)})[1] == 1
+    for absurd in (FeatureCounts(edges=DIGEST, counts=(2**70,) * 18), good.model_copy(update={"missing": 2**70})):
         assert LAYOUT.flat({"f": absurd})[1] == 1
 
 
