@@ -60,11 +60,10 @@ LIBRARIES: Final = (
         "from nannyml.drift.univariate.methods import ContinuousJensenShannonDistance\n"
         "from nannyml.thresholds import ConstantThreshold\n"
         "from nannyml.chunk import SizeBasedChunker\n"
-        "a, b = pd.Series(old), pd.Series(new)\n"
+        "a, b = pd.Series(old, name='x'), pd.Series(new, name='x')\n"
         "t = ConstantThreshold(upper=0.1)\n"
         "def one():\n"
-        "    m = ContinuousJensenShannonDistance(chunker=SizeBasedChunker(1000), threshold=t, "
-        "computation_params={'default_histogram_bins': 10})\n"
+        "    m = ContinuousJensenShannonDistance(chunker=SizeBasedChunker(1000), threshold=t)\n"
         "    m.fit(a); return m.calculate(b)\n",
     ),
     Library(
