@@ -38,14 +38,13 @@ class Dispersion:
     residual: Floats  # g
     freedom: Floats  # nu; zero: the nominal one
     tails: Floats  # [rows, features, tails]
-    days: NDArray[np.int64]  # of all rows that were believed, for each feature
 
     @classmethod
     def none(cls, rows: int, features: int) -> "Dispersion":
         """Nothing is known yet."""
         one = np.ones((rows, features))
         tails = np.ones((rows, features, 3))
-        return cls(one, one, one, np.zeros((rows, features)), tails, np.zeros(features, dtype=np.int64))
+        return cls(one, one, one, np.zeros((rows, features)), tails)
 
     def mean(self, bins: NDArray[np.int64]) -> Floats:
         """By how much PSI is larger for it: the mean over the B - 1 components."""
@@ -57,7 +56,7 @@ class Dispersion:
     def of(self, rows: NDArray[np.int64]) -> "Dispersion":
         """These rows only."""
         return Dispersion(
-            self.first[rows], self.second[rows], self.residual[rows], self.freedom[rows], self.tails[rows], self.days
+            self.first[rows], self.second[rows], self.residual[rows], self.freedom[rows], self.tails[rows]
         )
 
 
@@ -85,8 +84,7 @@ def learn(
         squares[2:, :, day] = np.where(enough.reshape(rows, features), np.moveaxis(tails, 2, 0), np.nan)
     phi = np.stack([_shrunk(square, devices) for square in squares])
     g, freedom = _satterthwaite(residual, devices)
-    counted = (~np.isnan(squares[0][devices])).sum(axis=(0, 1))
-    return Dispersion(phi[0], phi[1], g, freedom, np.moveaxis(phi[2:], 0, 2), counted)
+    return Dispersion(phi[0], phi[1], g, freedom, np.moveaxis(phi[2:], 0, 2))
 
 
 def _tail_squares(day: NDArray[np.int64], total: NDArray[np.int64], layout: Layout) -> Floats:

@@ -149,9 +149,7 @@ def _block(
     size = bins[:, None].astype(np.float64)
     s = (1 / n + 1 / m)[:, 0]
     inside = np.arange(current.shape[1])[None, :] < size
-    p, q = (current + 0.5) / (n + size / 2), (reference + 0.5) / (m + size / 2)
-    log_ratio = np.log(p / q)
-    psi = np.where(inside, (p - q) * log_ratio, 0).sum(axis=1)
+    psi, kl = stability(current, reference, bins)
     jsd = _jsd(current / n, reference / m)
     gap = np.abs(np.cumsum(current / n, axis=1) - np.cumsum(reference / m, axis=1))
     gap = np.where(inside, gap, 0)
@@ -163,7 +161,7 @@ def _block(
         "psi": psi,
         "psi_corrected": psi_corrected,
         "psi_limit": s * _quantiles(bins - 1, significance),
-        "kl": np.where(inside, p * log_ratio, 0).sum(axis=1),
+        "kl": kl,
         "jsd": jsd,
         "js_distance": np.sqrt(jsd),
         "ks": ks,
@@ -177,6 +175,15 @@ def _block(
         "residual": parts.residual,
         "psi_lower": lower_bound(psi_corrected, bins, s),
     }
+
+
+def stability(current: Floats, reference: Floats, bins: NDArray[Any]) -> tuple[Floats, Floats]:
+    """PSI and KL of every row, neither corrected."""
+    size = bins[:, None].astype(np.float64)
+    p = (current + 0.5) / (current.sum(axis=1, keepdims=True) + size / 2)
+    q = (reference + 0.5) / (reference.sum(axis=1, keepdims=True) + size / 2)
+    log_ratio = np.where(np.arange(current.shape[1])[None, :] < size, np.log(p / q), 0.0)
+    return np.einsum("ij,ij->i", p - q, log_ratio), np.einsum("ij,ij->i", p, log_ratio)
 
 
 def lower_bound(psi_corrected: Floats, bins: NDArray[Any], s: Floats) -> Floats:

@@ -6,7 +6,6 @@ python -m tests.bench.drift_alarms [--quick] [--json]
 7 days, 7 ordinary days, then days that are counted. Drift is put into one feature of 50 devices, or into one of all.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -56,11 +55,12 @@ def main() -> int:
     one = play(independent(devices, 3, shift=0.5, first=50), devices, 1, watched=50)
     fleet = play(independent(devices, 4, shift=0.05, first=devices), devices, 1, watched=devices)
     late = float(np.median(one.hours))
+    blind = {name: round(max(0.0, 1 - number / 50), 2) for name, number in one.fixed.items()}
     results = [
         Result("false alarms a day, independent samples", iid.alarms * share, "alarms", 1.0, scaled(iid, share)),
         Result("false alarms a day, AR(1) 0.98", ar.alarms * share, "alarms", 20.0, scaled(ar, share)),
         Result("+0.5 sigma, 1000 samples a day: median delay", late, "h", 6.0),
-        Result("+0.5 sigma: not found in a day", sum(hours > 24 for hours in one.hours) / 50, "of 1", 0.0),
+        Result("+0.5 sigma: not found in a day", sum(hours > 24 for hours in one.hours) / 50, "of 1", 0.0, blind),
         Result("+0.05 sigma of the whole fleet: delay", fleet.fleet_hours or 99.0, "h", 24.0),
         Result("memory of the newest hours", devices_bytes() / 1e3, "kB a device"),
     ]
@@ -129,7 +129,6 @@ def play(source: Source, devices: int, days: int, *, watched: int = 0) -> Outcom
     names = [f"device:{number}" for number in range(devices)]
     rang: dict[tuple[str, str], int] = {}
     false, fixed, fleet_hours = 0, dict.fromkeys(("PSI>.2", "KL>.1", "JSD>.1"), 0.0), None
-    began = time.monotonic()
     for number in range((ORDINARY + days) * 24):
         board.advance(number)
         counts = flat(source(number), board.layout)
@@ -156,8 +155,6 @@ def play(source: Source, devices: int, days: int, *, watched: int = 0) -> Outcom
                 fixed["PSI>.2"] += known.psi > 0.2
                 fixed["KL>.1"] += known.kl > 0.1
                 fixed["JSD>.1"] += known.jsd > 0.1
-        if watched and time.monotonic() - began > 600:
-            break
     hours = [float(rang.get((name, "f0"), 99)) for name in names[:watched]]
     return Outcome(float(false), fixed, hours, fleet_hours)
 

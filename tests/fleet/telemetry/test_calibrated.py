@@ -123,7 +123,6 @@ def test_dispersion_of_ordinary_days_is_learned_and_taken_out() -> None:
                   believed=believed, devices=devices)  # fmt: skip
     assert still.first.mean() < 1.15
     assert still.mean(LAYOUT.numbers).mean() < 1.15
-    assert still.days[0] == 420
 
 
 def test_days_that_drifted_and_single_days_teach_nothing() -> None:
@@ -143,7 +142,7 @@ def test_clusters_in_a_tail_are_no_alarm_when_ordinary_days_have_them() -> None:
     counts = np.round(SHARES * 168).astype(np.int64)[None].copy()
     counts[0, 17] = 12
     none = Dispersion.none(1, 1)
-    clustered = Dispersion(none.first, none.second, none.residual, none.freedom, none.tails * 9, none.days)
+    clustered = Dispersion(none.first, none.second, none.residual, none.freedom, none.tails * 9)
     assert judge(counts).p[0, 0] < 1e-6
     assert judge(counts, spread=clustered).p[0, 0] > 0.01
 
