@@ -277,7 +277,7 @@ async def test_feedback_joins_what_was_answered(running: Running, digits: Digits
         assert (status, answer) == (200, {"id": "photo-1", "model_version": "1.0.0", "correct": True})
     for body, status in (({"id": "unknown", "label": 1}, 404), ({"id": "photo-1"}, 400), (b"x", 400)):
         assert (await asyncio.to_thread(ask, running, "POST", "/v2/models/digits/feedback", body))[0] == status
-    await running.until(lambda: any(isinstance(one, Sample) for one in running.seen))
+    await running.until(lambda: any(isinstance(one, Feedback) for one in running.seen))
     assert [one for one in running.seen if isinstance(one, Feedback)] == [
         Feedback("digits", "1.0.0", "photo-1", correct=True, truth=label, predicted=label)
     ]

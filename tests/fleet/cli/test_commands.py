@@ -84,6 +84,9 @@ def test_device_list_and_show(types, manager):
     page = types("device", "show", "cam-7").stdout
     assert "good digits@1.1.0" in page
     assert "slot b    empty\n" in page
+    assert "lost      nothing\n" in page
+    manager.answers["GET /api/v1/devices/cam-7"] = [(200, CAM | {"shed_windows": 12})]
+    assert "lost      12 telemetry windows, thrown away" in types("device", "show", "cam-7").stdout
     assert types("device", "show", "nobody").exit_code == Exit.NOT_FOUND
 
 
