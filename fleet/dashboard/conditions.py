@@ -131,7 +131,7 @@ def fresh(windows: Sequence[facts.Window], now: datetime) -> facts.Window | None
     """The newest window, if no later one should have come: each is at most twice as long as one before."""
     if not windows:
         return None
-    newest, longest = windows[-1], max(window.length for window in windows[-_GROWING:])
+    newest, longest = windows[-1], max(window.length for window in list(windows)[-_GROWING:])
     return newest if now - newest.received_at <= 2 * longest + timedelta(seconds=series.SETTLE_SECONDS) else None
 
 

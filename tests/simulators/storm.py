@@ -138,7 +138,7 @@ class Storm:
                     "require_signatures": True,
                 },
                 # What is measured here is the way into the database, not what is made of it afterwards.
-                "drift_detection": {"detection_window_days": 1e-4, "baseline_window_days": 1e-4},
+                "drift_detection": {"detection_window_days": 1e-4, "baseline_window_days": 2},
             }
         )
         self._told, self._kills, self._began, self._seconds = 0, Counter[str](), 0.0, 0.0

@@ -21,7 +21,7 @@ class _Value:
 
 
 class InferenceSession:
-    def __init__(self, path, options, providers):
+    def __init__(self, path, options, providers, **_):
         with open(path, "rb") as file:
             found = re.search(rb"location\x12(.)", data := file.read(), re.DOTALL)
         location = data[found.end() : found.end() + found[1][0]].decode()
