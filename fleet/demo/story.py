@@ -204,4 +204,4 @@ class Story:
 
 def _is_grave(alert: dict[str, Any]) -> bool:
     """Drift that grew to what darkness makes; the alarm rings before, at the first certain sign."""
-    return alert["kind"] == "drift" and alert["severity"] in ("high", "critical")
+    return bool(alert["kind"] == "drift" and alert["body"]["psi"] > alert["body"]["limit"])

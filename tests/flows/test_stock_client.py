@@ -62,11 +62,19 @@ def test_it_works_unchanged_and_survives_the_death_of_the_worker(
     assert camera.tally.failed <= 1  # the one in flight at that instant
 
 
+def _command(process: psutil.Process) -> str:
+    """Empty for a process that has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def workers(fleet: Fleet) -> list[int]:
     """Processes that the agent's fork server made, one for each loaded version."""
     state = str(fleet.household.agent_folder("cam-1"))
-    agent = next(it for it in psutil.process_iter() if state in " ".join(it.cmdline()))
-    fork_server = next(it for it in agent.children() if "fork_server" in " ".join(it.cmdline()))
+    agent = next(it for it in psutil.process_iter() if state in _command(it))
+    fork_server = next(it for it in agent.children() if "fork_server" in _command(it))
     found = [child.pid for child in fork_server.children()]
     assert found
     return found
