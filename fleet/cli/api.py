@@ -4,6 +4,7 @@ I/O: network, chance.
 """
 
 import json as _json
+import re
 import ssl
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -90,6 +91,26 @@ class Api:
         self.answered = answer.headers
         self._trace(f"{method} {answer.request.url} -> {answer.status_code} ({len(answer.content)} bytes)")
         return self._parsed(answer)
+
+    def download(
+        self, path: str, *, params: Mapping[str, Any] | None = None, patience_seconds: float = 30.0
+    ) -> tuple[bytes, str]:
+        """The bytes at `path`, and the name that the manager gave them.
+
+        Raises:
+            CliError: no answer within `patience_seconds`, or a problem.
+        """
+        said = {key: value for key, value in (params or {}).items() if value is not None}
+        timeout = httpx2.Timeout(patience_seconds, connect=5.0)
+        try:
+            answer = self._http.get(_full(path), params=said, timeout=timeout, headers={"Accept": "*/*"})
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+        self._trace(f"GET {answer.request.url} -> {answer.status_code} ({len(answer.content)} bytes)")
+        if answer.status_code >= 300:
+            self._parsed(answer)
+        name = re.search(r'filename="([^"/]+)"', answer.headers.get("content-disposition", ""))
+        return answer.content, name[1] if name else ""
 
     def pages(self, path: str, *, params: Mapping[str, Any] | None = None, limit: int | None = None) -> list[Any]:
         """All items of a list, or the first `limit`."""

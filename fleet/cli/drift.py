@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import click
 
+from fleet.cli import performance
 from fleet.cli.baselines import baseline
+from fleet.cli.reports import report
 from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import ago
 
@@ -27,6 +29,7 @@ def drift() -> None:
 
 
 drift.add_command(baseline)
+drift.add_command(report)
 
 
 @command(drift, "status", example="flotilla drift status\nflotilla drift status --json")
@@ -41,7 +44,7 @@ def status(shell: Shell) -> None:
 @click.option("--device", help="Of one device.")
 @click.option("--fleet", "whole", is_flag=True, help="Of all devices together.")
 def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
-    """Show every feature of one model with all distances."""
+    """Show every feature of one model with all distances, and how well and how fast it answers."""
     scope = "fleet" if whole else f"device:{device}" if device else None
     found = shell.api.get(f"/drift/{quote(model, safe='')}", params={"scope": scope})
     rows = sorted(found["items"], key=lambda row: (row["scope"], _GRAVEST.index(row["state"]), -row["psi_corrected"]))
@@ -60,6 +63,9 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     shell.table(rows, columns, document=found, empty=f"Nothing is known of {model}. Next: flotilla drift status")
     if rows and not shell.as_json:
         shell.say(str(rows[0]["text"]))
+    shown = [one for one in found.get("performance", ()) if one["scope"] == (scope or "fleet")]
+    for line in () if shell.as_json else performance.lines(shown, datetime.now(UTC)):
+        shell.say(line)
 
 
 def worst(rows: Sequence[Row]) -> list[Row]:

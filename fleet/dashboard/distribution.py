@@ -72,7 +72,7 @@ def histogram(body: Mapping[str, Any]) -> Histogram | None:
 
 
 def _drawn(one: facts.Drift, found: Histogram, features: tuple[str, ...], limits: facts.Limits) -> Drawn:
-    left, right, ticks, scale = _shape(found)
+    left, right, ticks, scale = shape(found)
     collecting = one.psi is None or one.state == "collecting"
     return Drawn(
         feature=one.feature,
@@ -108,7 +108,8 @@ def _short(value: float) -> str:
 Shape = tuple[tuple[Bar, ...], tuple[Bar, ...], tuple[tuple[float, str], ...], str]
 
 
-def _shape(found: Histogram) -> Shape:
+def shape(found: Histogram) -> Shape:
+    """Bars of reference and live counts, ticks (x, text), and what the height means."""
     edges = found.edges
     if found.category:
         step = WIDTH / len(found.live)

@@ -65,10 +65,13 @@ class May:
         return cls(actor.may("rollouts:write"), actor.may("alerts:write"), why, why)
 
 
-def environment() -> Environment:
-    """Jinja with autoescape on: every value is text unless a template says otherwise, and none does."""
+def environment(*more: Path) -> Environment:
+    """Jinja with autoescape on: every value is text unless a template says otherwise, and none does.
+
+    Templates are those of the pages, and those in the folders of `more`.
+    """
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader([HERE / "templates", *more]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -69,11 +69,14 @@ class Performance(NamedTuple):
         return self.name[0]
 
 
-async def performances(tx: AsyncSession, since: datetime, *, page: int) -> AsyncIterator[Performance]:
-    """Of every window that came at `since` or later, in order, read by so many at a time."""
+async def performances(
+    tx: AsyncSession, since: datetime, *, page: int, model: str | None = None
+) -> AsyncIterator[Performance]:
+    """Of every window (of one model) that came at `since` or later, in order, read by so many at a time."""
     order = (Window.received_at, Window.device_id, Window.stream, Window.sequence)
     body = (Window.body[name] for name in ("latency", "labelled", "correct", "confusion"))
     query = select(*order, Window.model, Window.version, *body).order_by(*order).limit(page)
+    query = query if model is None else query.where(Window.model == model)
     condition = Window.received_at >= since
     while True:
         rows = (await tx.execute(query.where(condition))).all()

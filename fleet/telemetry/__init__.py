@@ -11,5 +11,5 @@
     performance_driver: tallies of each day ──► performance (intervals, what got worse) ──► fleet.alerts.desk
 
 Reading order: rate, heard, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
-finding, looking, board, memory, verdict, alarms, driver; performance, performance_driver.
+finding, looking, board, memory, verdict, alarms, driver; performance, figures, performance_driver.
 """

@@ -177,6 +177,13 @@ def _block(
     }
 
 
+def sizes(current: Floats, reference: Floats, bins: NDArray[Any], significance: float) -> tuple[Floats, Floats]:
+    """`psi_corrected` and `psi_limit` of every row and nothing else; both sides must hold samples."""
+    s = 1 / current.sum(axis=1) + 1 / reference.sum(axis=1)
+    psi, _ = stability(current, reference, bins)
+    return psi - (bins - 1) * s, s * _quantiles(bins - 1, significance)
+
+
 def stability(current: Floats, reference: Floats, bins: NDArray[Any]) -> tuple[Floats, Floats]:
     """PSI and KL of every row, neither corrected."""
     size = bins[:, None].astype(np.float64)

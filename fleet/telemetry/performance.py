@@ -8,7 +8,7 @@ I/O: none.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -64,6 +64,14 @@ class Tally:
         self.correct += other.correct
         self.confusion.update(other.confusion)
         self.latency.update(other.latency)
+
+    @classmethod
+    def of(
+        cls, labelled: int, correct: int, confusion: Iterable[tuple[int, int, int]], latency: Mapping[str, int]
+    ) -> Self:
+        """What one window says, in the form in which it is stored."""
+        pairs = Counter({(truth, predicted): number for truth, predicted, number in confusion})
+        return cls(labelled, correct, pairs, Counter({int(place): number for place, number in latency.items()}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ I/O: tasks.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -21,6 +21,8 @@ from fleet.store import alerts as alert_store
 from fleet.store import devices, releases, tables, windows
 from fleet.telemetry import performance
 from fleet.telemetry.driver import Parts
+from fleet.telemetry.figures import Standing, figures, fleet_figures
+from fleet.telemetry.finding import FLEET
 from fleet.telemetry.performance import Limits, Loss, Tally
 from shared.sketches import Latency
 
@@ -49,6 +51,7 @@ class PerformanceDriver:
         self._kept = self._detection + timedelta(days=settings.drift_detection.baseline_window_days)
         # place -> start of a bucket -> version -> what it did then
         self._tallies: dict[Place, dict[datetime, dict[str, Tally]]] = defaultdict(lambda: defaultdict(dict))
+        self._newest: dict[Place, dict[str, datetime]] = defaultdict(dict)  # when each version was last heard of
         self._references: dict[tuple[str, str], Mapping[str, float]] = {}
         self._seen: dict[windows.Name, datetime] = {}
         self._since: datetime | None = None
@@ -69,7 +72,10 @@ class PerformanceDriver:
             changed = await self._take(tx, now)
             serving = await devices.serving(tx)
             live = await alert_store.live(tx, kind=KIND)
-            await self._learn(tx, {(model, serving.get(device, {}).get(model, "")) for device, model in changed})
+            wanted = {(model, serving.get(device, {}).get(model, "")) for device, model in changed}
+            await self._learn(
+                tx, wanted | {(place[1], version) for place in changed for version in self._newest[place]}
+            )
         found = {
             (f"device:{place[0]}", f"{place[1]}@{version} {loss.metric}"): (version, loss)
             for place in changed
@@ -97,7 +103,10 @@ class PerformanceDriver:
             self._seen[row.name] = row.received_at
             place = (row.device, row.model)
             buckets = self._tallies[place][self._bucket(row.received_at)]
-            buckets.setdefault(row.version, Tally()).add(_tally(row))
+            buckets.setdefault(row.version, Tally()).add(
+                Tally.of(row.labelled, row.correct, row.confusion, row.latency)
+            )
+            self._newest[place][row.version] = row.received_at
             changed.add(place)
             self._since = max(self._since or row.received_at, row.received_at)
         edge = (self._since or now) - 2 * OVERLAP
@@ -106,6 +115,9 @@ class PerformanceDriver:
         for tallies in self._tallies.values():
             for start in [start for start in tallies if start < oldest]:
                 del tallies[start]
+        for place in [place for place, tallies in self._tallies.items() if not tallies]:
+            del self._tallies[place]
+            self._newest.pop(place, None)
         return changed
 
     def _bucket(self, at: datetime) -> datetime:
@@ -116,8 +128,27 @@ class PerformanceDriver:
             if version and (metrics := await releases.metrics(tx, model, version)) is not None:
                 self._references[model, version] = metrics
 
-    def _losses(self, place: Place, version: str, now: datetime) -> Iterator[Loss]:
-        edge = self._bucket(now - self._detection / 2)
+    def standings(self, model: str) -> Sequence[Standing]:
+        """How each version of `model` does now: on every device that it was heard of from, and on all of them."""
+        edge = self._bucket(self._parts.clock.now() - self._detection / 2)
+        heard = [(place, version) for place in self._tallies if place[1] == model for version in self._newest[place]]
+        heard = [(place, version) for place, version in heard if self._newest[place][version] >= edge]
+        found: list[Standing] = []
+        for version in sorted({version for _, version in heard}):
+            reference = self._references.get((model, version), {})
+            places = [place for place, other in heard if other == version]
+            sides = [self._sides(place, version, edge) for place in places]
+            for place, (recent, before) in zip(places, sides, strict=True):
+                own = figures(self._limits, recent, reference, Latency(before))
+                as_of = self._newest[place][version]
+                found.append(Standing(model, version, f"device:{place[0]}", edge, as_of, own))
+            whole = fleet_figures(self._limits, sides, reference)
+            newest = max(self._newest[place][version] for place in places)
+            found.append(Standing(model, version, FLEET, edge, newest, whole))
+        return found
+
+    def _sides(self, place: Place, version: str, edge: datetime) -> tuple[Tally, Counter[int]]:
+        """What a version did since `edge`, and how long the device needed before it, in any version."""
         recent, before = Tally(), Counter[int]()
         for start, versions in self._tallies[place].items():
             if start >= edge:
@@ -125,6 +156,10 @@ class PerformanceDriver:
             else:
                 for tally in versions.values():
                     before.update(tally.latency)
+        return recent, before
+
+    def _losses(self, place: Place, version: str, now: datetime) -> Iterator[Loss]:
+        recent, before = self._sides(place, version, self._bucket(now - self._detection / 2))
         reference = self._references.get((place[1], version), {})
         yield from performance.losses(self._limits, recent, reference, Latency(before))
 
@@ -139,11 +174,6 @@ class PerformanceDriver:
             return False
         self._quiet[alert.id] += 1
         return self._quiet[alert.id] >= self._clear_after
-
-
-def _tally(row: windows.Performance) -> Tally:
-    confusion = Counter({(truth, predicted): number for truth, predicted, number in row.confusion})
-    return Tally(row.labelled, row.correct, confusion, Counter({int(k): n for k, n in row.latency.items()}))
 
 
 async def _raise(tx: AsyncSession, scope: str, subject: str, version: str, loss: Loss, now: datetime) -> tables.Alert:

@@ -143,13 +143,18 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
+def direction(feature: str, shift: float) -> str:
+    """What a change of `feature` is called: `brighter`, `lower`."""
+    grew, fell = _WORDS.get(feature, ("higher", "lower"))
+    return grew if shift > 0 else fell
+
+
 def sentence(rule: Rule, found: Finding) -> str:
     """One line for people."""
     feature = found.feature
     smallest = f"smallest detectable PSI = {found.psi_limit:.2f}"
     if found.alarm is None and found.samples < rule.min_samples:
         return f"{feature}: collecting ({found.samples} of {rule.min_samples}); insufficient data: {smallest}"
-    grew, fell = _WORDS.get(feature, ("higher", "lower"))
     alarm = found.alarm
     psi = max(0.0, found.statistics.psi_corrected if alarm is None else alarm.psi)
     shift = found.statistics.shift if alarm is None else alarm.shift
@@ -160,7 +165,7 @@ def sentence(rule: Rule, found: Finding) -> str:
         return f"{head}, as the reference; {samples} samples{few}"
     if alarm is not None and alarm.test in _TAILS:
         return f"{head}, {_TAILS[alarm.test]} than in the reference; {samples} samples"
-    return f"{head}, {grew if shift > 0 else fell} than the reference; {samples} samples{few}"
+    return f"{head}, {direction(feature, shift)} than the reference; {samples} samples{few}"
 
 
 _TAILS: Final[Mapping[str, str]] = {

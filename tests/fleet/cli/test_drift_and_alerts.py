@@ -99,3 +99,47 @@ def test_channels_deliveries_and_the_test_of_a_channel(manager, types) -> None:
     assert types("alert", "test", "ops").stdout == "ops: delivered, HTTP 200\n"
     result = types("alert", "test", "ops")
     assert (result.exit_code, "E_CHANNEL_DOWN" in result.stdout, "look" in result.stderr) == (1, True, True)
+
+
+FIGURE = {
+    "metric": "accuracy", "value": 0.93, "low": 0.91, "high": 0.945, "reference": 0.95, "limit": 0.05, "samples": 400,
+    "needed": 100, "state": "watch", "estimate": False, "text": "it was 95.0 % at publish: a little worse.",
+}  # fmt: skip
+STANDING = {
+    "scope": "fleet", "version": "1.0.0", "since": "2026-01-01T00:00:00+00:00", "as_of": "2026-01-01T00:00:00+00:00",
+    "figures": [FIGURE, {**FIGURE, "metric": "latency", "value": 31.4, "low": None, "high": None, "state": "unknown"}],
+}  # fmt: skip
+
+
+def test_drift_show_tells_performance_with_its_interval_and_its_age(manager, types) -> None:
+    manager.answer("GET /api/v1/drift/digits", {"model": "digits", "items": [], "performance": [STANDING]})
+    said = types("drift", "show", "digits").stderr
+    assert "performance of 1.0.0 on fleet, as of " in said
+    assert " d ago:" in said
+    assert "▲ accuracy   93.0 % (91.0 % to 94.5 %)  it was 95.0 % at publish" in said
+    assert "… latency    31.4 ms  " in said
+    assert "performance of" not in types("drift", "show", "digits", "--device", "cam-1").stderr
+
+
+def test_report_is_stored_in_a_file_and_said_where(manager, types, tmp_path) -> None:
+    manager.answer("GET /api/v1/drift/report", {"headline": "Nothing to do"})
+    file = tmp_path / "report.json"
+    done = types("drift", "report", "digits@1.1.0", "--since", "24h", "--format", "json", "--site", "hall 3",
+                 "--output", str(file))  # fmt: skip
+    assert done.exit_code == 0
+    assert str(file) in done.stdout
+    assert "Nothing to do" in done.stderr
+    assert file.read_bytes() == b'{"headline": "Nothing to do"}'
+    asked = manager.asked[-1].path
+    assert asked.startswith("/api/v1/drift/report?model=digits&version=1.1.0&since=24h&format=json&site=hall")
+    assert types("drift", "report", "digits", "--format", "json", "--output", "-").stdout == file.read_text()
+
+
+def test_report_that_cannot_be_made_or_stored_says_why(manager, types, tmp_path) -> None:
+    problem = {"code": "E_REPORT_EMPTY", "title": "Not found", "detail": "nothing of digits", "hint": "--since"}
+    manager.answer("GET /api/v1/drift/report", problem, 404)
+    manager.answer("GET /api/v1/drift/report", {"headline": "x"})
+    refused = types("drift", "report", "digits")
+    assert (refused.exit_code, "E_REPORT_EMPTY" in refused.stderr) == (3, True)
+    nowhere = types("drift", "report", "digits", "--output", str(tmp_path / "no" / "where.html"))
+    assert (nowhere.exit_code, "cannot write" in nowhere.stderr) == (2, True)
