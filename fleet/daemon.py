@@ -23,6 +23,7 @@ from fleet.alerts.watch import AlertWatch
 from fleet.devices.watch import LivenessWatch
 from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
+from fleet.reports.driver import ReportDriver
 from fleet.rollouts.driver import RolloutDriver
 from fleet.telemetry.driver import DriftDriver
 from fleet.telemetry.performance_driver import PerformanceDriver
@@ -110,6 +111,7 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "alerts", AlertDriver(manager).run()
     yield "alert-watch", AlertWatch(manager).run()
     yield "performance", PerformanceDriver(manager).run()
+    yield "reports", ReportDriver(manager).run()
     yield "metadata", _refresh(manager)
     yield "liveness", LivenessWatch(manager.database, manager.hub, manager.clock, manager.patience).run()
     yield "watchdog", _watchdog(manager)

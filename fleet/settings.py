@@ -89,6 +89,9 @@ class DriftSettings(Section):
     window_retention_days: PositiveFloat = 30.0  # of single telemetry windows
     hourly_retention_days: Annotated[float, Field(ge=7)] = 14.0  # of sums over an hour
     daily_retention_days: Annotated[float, Field(ge=60)] = 400.0  # of sums over a day
+    enable_visualization: bool = True  # write a report for each drift alert, and daily for each model that serves
+    output_dir: Path | None = None  # where to; None: `reports` in the data folder
+    report_files_kept: Annotated[int, Field(ge=2)] = 200  # the newest ones; each report is a page and a plot
 
 
 class StatisticalThresholds(Section):
@@ -159,6 +162,11 @@ class FleetSettings(Section):
         if lacking := [name for name in self.alerts.notification_channels if name not in known]:
             raise ValueError(f"alerts.notification_channels names {lacking[0]!r}, which is not below `channels`")
         return self
+
+    @property
+    def reports_dir(self) -> Path:
+        """Where reports of drift are written."""
+        return self.drift_detection.output_dir or self.data_dir / "reports"
 
     @property
     def database_url(self) -> str:

@@ -21,6 +21,9 @@ from fleet.store.tables import Alert, AlertNotice
 
 _ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"  # nothing that reads like another
 
+#: What others add to an alert's body, and stays when its numbers change: the file of its report.
+_ADDED: Final = ("report",)
+
 
 async def open_alert(
     tx: AsyncSession,
@@ -41,7 +44,8 @@ async def open_alert(
     if not found:
         return await _opened(tx, kind, scope, subject[:160], severity, text, body, now)
     alert = found[0]
-    alert.text, alert.body, alert.updated_at = text, dict(body), now
+    alert.text, alert.updated_at = text, now
+    alert.body = {**{key: alert.body[key] for key in _ADDED if key in alert.body}, **body}
     if states.graver(severity, alert.severity):
         alert.severity = severity
         _move(alert, Event.WORSEN, now)
