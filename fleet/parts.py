@@ -11,7 +11,7 @@ import fcntl
 import secrets
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from fleet.releases.director import Director
 from fleet.releases.online_keys import OnlineKeys
 from fleet.releases.repository import Repository
 from fleet.store.database import Database
+from fleet.telemetry.figures import Standings
 from fleet.telemetry.ingest import Ingest
 from fleet.telemetry.rate import Buckets
 from shared import signing
@@ -71,6 +72,7 @@ class Manager:
     cut_off: Callable[[str], None]  # end the connection of a device, where the broker is ours
     manager_url: str  # what devices and browsers are told
     mqtt_url: str  # what devices are told
+    standings: Standings = field(default_factory=Standings)  # how releases do now
 
 
 def listening(settings: FleetSettings) -> socket.socket:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fleet.api.context import Actor, allow, manager_of
 from fleet.store import drift as store
 from fleet.store.tables import DriftState
+from fleet.telemetry import figures
 from shared.clock import rfc3339
 
 router = APIRouter(prefix="/api/v1", tags=["drift"])
@@ -40,10 +41,16 @@ async def show(
     _actor: Read,
     scope: Annotated[str | None, Query(max_length=80)] = None,
 ) -> dict[str, Any]:
-    """All features of one model, with the counts of window and reference over the same bins."""
-    async with manager_of(request).database.read() as tx:
+    """All features of one model, with the counts of window and reference over the same bins; and its performance."""
+    manager = manager_of(request)
+    async with manager.database.read() as tx:
         rows = await store.states(tx, model=model, scope=scope)
-    return {"model": model, "items": [document(row, long=True) for row in rows], "next_cursor": None}
+    return {
+        "model": model,
+        "items": [document(row, long=True) for row in rows],
+        "performance": [figures.document(one) for one in manager.standings.of(model, scope=scope)],
+        "next_cursor": None,
+    }
 
 
 def document(row: DriftState, *, long: bool = False) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from fleet.releases.shelf import Shelf, Submission
 from fleet.store import audit, events
 from fleet.store import releases as store
 from fleet.store.tables import Release
+from fleet.telemetry import figures
+from fleet.telemetry.finding import FLEET
 from shared.clock import rfc3339
 from shared.errors import BadInputError
 from shared.identifiers import ModelName
@@ -78,11 +80,13 @@ async def list_versions(
 @router.get("/api/v1/models/{name}/versions/{version}", summary="One version with its manifest and baseline")
 async def get_version(name: ModelName, version: str, request: Request, _actor: _Reader) -> dict[str, Any]:
     """The manifest is what devices verify."""
-    async with manager_of(request).database.read() as tx:
+    manager = manager_of(request)
+    async with manager.database.read() as tx:
         row = await store.find(tx, name, version)
     if row is None:
         raise NotFoundError(f"{name}@{version} was not published here", remedy=f"flotilla model show {name}")
-    return {**summary(row), "manifest": json.loads(row.manifest), "baseline": row.baseline}
+    now = [figures.document(one) for one in manager.standings.of(name, version, FLEET)]
+    return {**summary(row), "manifest": json.loads(row.manifest), "baseline": row.baseline, "performance": now}
 
 
 @router.post("/api/v1/models/{name}/versions", status_code=201, summary="Publish a signed version")

@@ -156,6 +156,13 @@ def _accuracy(row: Row) -> str:
     return f"{found:.1%}" if found is not None else ""
 
 
+def _in_the_field(found: Row) -> list[str]:
+    """How it does on the devices now, where it serves."""
+    from fleet.cli import performance
+
+    return [f"  {line}" for line in performance.lines(found.get("performance", ()), datetime.now(UTC))]
+
+
 def _portrait(found: Row) -> str:
     from fleet.releases.wording import readable, tensors
     from shared.manifest import Manifest
@@ -170,6 +177,7 @@ def _portrait(found: Row) -> str:
         f"  outputs    {tensors(manifest.outputs)}",
         f"  runs on    {', '.join(runtime.hardware)} with {', '.join(runtime.providers)}",
         f"  accuracy   {_accuracy(found) or 'not measured'}, {found['latency_ms']:.2f} ms a row where it was published",
+        *_in_the_field(found),
         f"  baseline   {found['baseline']['samples']} rows, {len(found['baseline']['features'])} features",
         f"  manifest   sha256:{found['manifest_digest']}",
         f"  model      sha256:{found['model_digest']}",

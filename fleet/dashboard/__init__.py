@@ -3,5 +3,5 @@
     tables --reading--> facts --views / rollout_views--> view models --templates--> fragments
     fragments --live--> one stream per page, only what changed --> htmx morphs it into place
 
-Read facts, drawing, views, rollout_views, reading, live, app; then templates/ and static/.
+Read facts, drawing, views, rollout_views, drift_views, reading, live, app; then templates/ and static/.
 """

@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 
 from fleet.access.roles import Actor
 from fleet.api.context import actor_of, allow, manager_of, public
-from fleet.dashboard import facts, live, page, reading, rollout_views, views
+from fleet.dashboard import drift_views, facts, live, page, reading, rollout_views, views
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.reading import rollout_view
 from fleet.store import rollouts as store
@@ -53,6 +53,15 @@ ROLLOUT: Final = {
     "cost-abort": "_cost_abort.html",
     "cost-rollback": "_cost_rollback.html",
 }
+DRIFT: Final = {
+    "nav": "_nav.html",
+    "drift-head": "_drift_head.html",
+    "performance": "_performance.html",
+    "dist": "_distribution.html",
+    "drift-features": "_drift_features.html",
+    "drift-devices": "_drift_devices.html",
+}
+_MOVED: Final = 12  # devices of the Drift page
 
 
 class Desk:
@@ -124,6 +133,28 @@ class Desk:
             frame = await self._frame(tx)
         may = page.May.of(actor)
         return {"page": "rollouts", "ro": made, "lines": made.timeline, "here": True, "may": may, **frame}
+
+    async def drift(self, actor: Actor, model: str | None, version: str | None, feature: str | None) -> Any:
+        """The context of the Drift page: of one release, the one that is worst off unless one is named."""
+        now, manager = self.manager.clock.now(), self.manager
+        async with manager.database.read() as tx:
+            states = await reading.drift_states(tx)
+            release = drift_views.choose(states, model, version) or (model or "", version or "")
+            devices, drifted = await reading.moved(tx, *release, _MOVED)
+            found = drift_views.Facts(
+                states=states,
+                model=release[0],
+                version=release[1],
+                fleet=await reading.fleet_drift(tx, *release),
+                devices=devices,
+                drifted=drifted,
+                standing=next(iter(manager.standings.of(*release, "fleet")), None),
+                feature=feature,
+                limits=self.limits,
+                now=now,
+            )
+            frame = await self._frame(tx)
+        return {"page": "drift", "ro": drift_views.page(found), "may": page.May.of(actor), **frame}
 
     async def _frame(self, tx: AsyncSession) -> Mapping[str, Any]:
         palette = page.Palette.of(await reading.devices(tx, 200), await reading.rollouts(tx, 20))
@@ -214,6 +245,20 @@ async def rollout_page(
             return answer
 
 
+_Name = Annotated[str | None, Query(max_length=64)]
+
+
+@router.get("/drift", dependencies=[Depends(public())])
+async def drift_page(request: Request, model: _Name = None, version: _Name = None, feature: _Name = None) -> Response:
+    match _gate(request):
+        case Actor() as actor:
+            desk = desk_of(request)
+            context = await desk.drift(actor, model, version, feature)
+            return desk.html("drift.html", feature=feature or "", **context, **desk.shown(request, actor))
+        case answer:
+            return answer
+
+
 Reader = Annotated[Actor, Depends(allow("rollouts:read"))]
 
 
@@ -271,4 +316,20 @@ async def rollout_stream(
 
     board = desk.boards.board(f"rollout/{rollout}/{feature or ''}/{_audience(actor)}", render)
     async for message in _messages(request, board):
+        yield message
+
+
+@router.get("/ui/stream/drift", response_class=EventSourceResponse)
+async def drift_stream(
+    request: Request, actor: Reader, model: _Name = None, version: _Name = None, feature: _Name = None
+) -> AsyncIterator[ServerSentEvent]:
+    desk = desk_of(request)
+
+    async def render() -> live.Frame:
+        return live.Frame(
+            desk.fragments(DRIFT, await desk.drift(actor, model or None, version or None, feature or None))
+        )
+
+    place = "/".join(quote(word or "", safe="") for word in (model, version, feature))
+    async for message in _messages(request, desk.boards.board(f"drift/{place}/{_audience(actor)}", render)):
         yield message

@@ -18,6 +18,8 @@ from shared.sketches import Latency
 _LOOK_BACK: Final = timedelta(hours=2)
 _FIRST_WINDOWS: Final = 20_000
 _DEVICES: Final = 5_000
+#: Verdicts, the gravest first.
+_GRAVEST: Final = ("drifted", "warning", "ok", "collecting")
 
 
 class History:
@@ -188,18 +190,49 @@ async def drift(tx: AsyncSession, model: str, version: str) -> tuple[facts.Drift
     """Every verdict on one release, with its numbers."""
     table = tables.DriftState
     rows = await tx.scalars(select(table).where(table.model == model, table.version == version))
-    return tuple(
-        facts.Drift(
-            scope=row.scope,
-            model=row.model,
-            version=row.version,
-            feature=row.feature,
-            state=row.state,
-            samples=row.samples,
-            psi=row.body.get("psi_corrected"),
-            body=row.body,
-        )
-        for row in rows
+    return tuple(_drift(row) for row in rows)
+
+
+async def drift_states(tx: AsyncSession) -> tuple[tuple[str, str, str], ...]:
+    """(model, version, the gravest verdict) of every release that was compared, newest verdict first."""
+    table = tables.DriftState
+    newest = func.max(table.updated_at)
+    query = select(table.model, table.version, table.state, newest).group_by(table.model, table.version, table.state)
+    found: dict[tuple[str, str], str] = {}
+    for model, version, state, _ in await tx.execute(query.order_by(newest.desc())):
+        before = found.setdefault((model, version), state)
+        found[model, version] = min(before, state, key=_GRAVEST.index)
+    return tuple((model, version, state) for (model, version), state in found.items())
+
+
+async def fleet_drift(tx: AsyncSession, model: str, version: str) -> tuple[facts.Drift, ...]:
+    """Verdicts on one release on the whole fleet, with their numbers."""
+    table = tables.DriftState
+    rows = await tx.scalars(select(table).where(table.model == model, table.version == version, table.scope == "fleet"))
+    return tuple(_drift(row) for row in rows)
+
+
+async def moved(tx: AsyncSession, model: str, version: str, limit: int) -> tuple[tuple[facts.Drift, ...], int]:
+    """The devices' verdicts that are not as the reference, worst first; and on how many devices something drifted."""
+    table = tables.DriftState
+    here = (table.model == model, table.version == version, table.scope.startswith("device:"))
+    size = table.body["psi_corrected"].as_float()
+    query = select(table).where(*here, table.state.in_(("drifted", "warning")))
+    rows = await tx.scalars(query.order_by(table.state, size.desc(), table.scope).limit(limit))
+    counted = select(func.count(table.scope.distinct())).where(*here, table.state == "drifted")
+    return tuple(_drift(row) for row in rows), await tx.scalar(counted) or 0
+
+
+def _drift(row: tables.DriftState) -> facts.Drift:
+    return facts.Drift(
+        scope=row.scope,
+        model=row.model,
+        version=row.version,
+        feature=row.feature,
+        state=row.state,
+        samples=row.samples,
+        psi=row.body.get("psi_corrected"),
+        body=row.body,
     )
 
 

@@ -184,6 +184,6 @@
     if (event.key === "?") open("keys");
     if (event.key === "e") one("#enrol") ? open("enrol") : one("#palette") && (location.href = "/fleet#enrol");
     if (event.key === "g") g = Date.now();
-    else if (Date.now() - g < 900) { const to = { f: "/fleet", r: "/rollouts" }[event.key]; if (to) location.href = to; }
+    else if (Date.now() - g < 900) { const to = { f: "/fleet", r: "/rollouts", d: "/drift" }[event.key]; if (to) location.href = to; }
   });
 })();

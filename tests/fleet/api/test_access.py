@@ -30,6 +30,7 @@ OPEN = {
     ("GET", "/"),
     ("GET", "/fleet"),
     ("GET", "/rollouts"),
+    ("GET", "/drift"),
     ("GET", "/rollouts/{rollout}"),
 }
 

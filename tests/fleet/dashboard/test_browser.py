@@ -59,7 +59,13 @@ async def visit(browser: Browser, url: str, token: str, *, theme: Any = "light",
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_pages_are_accessible_and_quiet(browser: Browser, address: str, world: Any, theme: str) -> None:
     await world.campus()
-    for path, width in (("/fleet", 1440), ("/rollouts", 1440), ("/rollouts/ro-7f3k", 1440), ("/fleet", 390)):
+    for path, width in (
+        ("/fleet", 1440),
+        ("/rollouts", 1440),
+        ("/rollouts/ro-7f3k", 1440),
+        ("/drift", 1440),
+        ("/fleet", 390),
+    ):
         found = await visit(browser, f"{address}|{path}", world.tokens["operator"], theme=theme, width=width)
         assert await found.violations() == [], (path, width)
         assert found.complaints == [], (path, width)
