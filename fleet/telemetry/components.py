@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 BLOCK: Final = 4096
 #: A polynomial whose square under the pooled shares is smaller than this is none: too few bins hold anything.
 _NOTHING: Final = 1e-12
+_TINY: Final = 1e-300
 #: Dispersion that is as good as none.
 _INDEPENDENT: Final = 0.01
 
@@ -71,7 +72,8 @@ def _split(current: Floats, reference: Floats) -> tuple[Floats, ...]:
     apart = current / safe_n - reference / safe_m
     factor = np.sqrt(n * m / np.maximum(n + m, 1)) * scale
     held = total > 0
-    chi2 = np.divide(apart**2, shares, out=np.zeros_like(apart), where=held).sum(axis=1) * factor**2
+    ratio = apart / np.maximum(shares, _TINY)  # where nothing is held, nothing is apart
+    chi2 = np.einsum("ij,ij->i", apart, ratio) * factor**2
     first, second = _two(shares)
     return (
         n,
