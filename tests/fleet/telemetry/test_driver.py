@@ -127,9 +127,9 @@ async def test_without_news_the_next_look_comes_after_the_monitoring_interval(
     drift = world.settings.drift_detection.model_copy(update={"monitoring_interval_hours": hours})
     world.settings = world.settings.model_copy(update={"drift_detection": drift})
     running = asyncio.create_task(DriftDriver(world).run())
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.6)  # the first two looks are at the start
     await world.deliver("cam-1", 0.5, 200, world.clock.at)
-    await asyncio.sleep(2.2)
+    await asyncio.sleep(1.8)
     running.cancel()
     await asyncio.wait([running])
     assert (await world.state("device:cam-1") is not None) == looked
