@@ -213,7 +213,7 @@ def _jsd(p: Floats, q: Floats) -> Floats:
     middle = np.maximum((p + q) / 2, _TINY)
     both = np.einsum("ij,ij->i", p, np.log(np.maximum(p, _TINY) / middle))
     both += np.einsum("ij,ij->i", q, np.log(np.maximum(q, _TINY) / middle))
-    return np.maximum(both, 0) / 2
+    return np.asarray(np.maximum(both, 0) / 2)
 
 
 def widths(feature: FeatureBaseline) -> tuple[float, ...]:
