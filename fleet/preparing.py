@@ -125,11 +125,14 @@ data_dir: {data_dir}
 #   max_concurrent_deployments: 5
 #   deployment_timeout_minutes: 30
 #   heartbeat_interval_seconds: 60   # a device is late after 1.5 and offline after 3 of these in silence
+#   performance_monitoring_interval_minutes: 15   # how often accuracy and latency are looked at
 #   auto_rollback_on_failure: true
 
 # monitoring:
 #   error_rate_threshold: 0.05
 #   latency_threshold_ms: 1000
+#   performance_degradation_threshold: 0.1   # share of accuracy or median latency that may be lost, without an alert
+#   memory_usage_threshold: 0.8              # of a device's memory
 
 # drift_detection:
 #   monitoring_interval_hours: 6

@@ -63,14 +63,17 @@ class DeploymentSettings(Section):
     max_concurrent_deployments: PositiveInt = 5
     deployment_timeout_minutes: PositiveFloat = 30.0
     heartbeat_interval_seconds: PositiveFloat = 60.0  # late after 1.5 of these in silence, offline after 3
+    performance_monitoring_interval_minutes: PositiveFloat = 15.0  # how often performance is looked at
     auto_rollback_on_failure: bool = True
 
 
 class MonitoringSettings(Section):
-    """Guard rails of a new version: beyond one of them its rollout stops."""
+    """Guard rails of a new version, beyond which its rollout stops, and of what serves, which raise alerts."""
 
     error_rate_threshold: Ratio = 0.05
     latency_threshold_ms: PositiveFloat = 1000.0
+    performance_degradation_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of accuracy, median latency
+    memory_usage_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # of a device's memory
 
 
 class DriftSettings(Section):

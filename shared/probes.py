@@ -11,6 +11,8 @@ Python 3.10 syntax, numpy only. Source of the choice: no single group sees every
     class.predicted                                       its arg max
     output.count, output.area                             of a detector instead: boxes above a score of 0.5, and their
                                                           mean area (missing where there is none)
+    embedding.0 ... embedding.7, embedding.rest           an output that the release names, along the axes on which
+                                                          the reference data varies most, and how far it lies off them
 
 A detector is known by its shapes: float outputs [rows, n, 4] (two corners) and [rows, n] (scores), or one output
 [rows, n, 6] (two corners, score, class). Anything else that finds boxes is measured by its inputs alone.
@@ -21,7 +23,7 @@ would cost more than its inference.
 I/O: none.
 """
 
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -35,20 +37,73 @@ _VALUES = 64 * 1024  # of one row that are read; a larger picture is looked at l
 
 #: Features whose bins are classes, not quantities.
 CATEGORIES = frozenset({"class.predicted"})
+#: Most axes of a projection, and most values of a row that one takes.
+MAX_AXES = 8
+MAX_WIDTH = 4096
+#: Members of a release's golden file that hold its projection; readers that do not know them take no notice.
+MEMBERS = OUTPUT, MEAN, AXES = "embedding.output", "embedding.mean", "embedding.axes"
 
 
-def probe(inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+class Projection(NamedTuple):
+    """Made at publish: `output` is a model output [rows, width], `mean` [width], `axes` [axes, width] orthonormal."""
+
+    output: str
+    mean: np.ndarray
+    axes: np.ndarray
+
+
+def projection(arrays: Mapping[str, np.ndarray]) -> Optional[Projection]:
+    """The projection in a golden file; None where there is none, or none of the promised form."""
+    if not all(name in arrays for name in MEMBERS):
+        return None
+    output, mean, axes = (arrays[name] for name in MEMBERS)
+    formed = output.dtype.kind == "U" and output.ndim == 0 and mean.dtype.kind == axes.dtype.kind == "f"
+    if not formed or axes.ndim != 2 or mean.shape != axes.shape[1:]:
+        return None
+    if not 1 <= axes.shape[0] <= MAX_AXES or axes.shape[1] > MAX_WIDTH:
+        return None
+    return Projection(str(output), mean.astype(np.float32, copy=False), axes.astype(np.float32, copy=False))
+
+
+def probe(
+    inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], along: Optional[Projection] = None
+) -> Dict[str, np.ndarray]:
     """Feature name -> float64 array of one value per row. What cannot be computed is left out."""
     found: Dict[str, np.ndarray] = {}
     first = next(iter(inputs.values()), None)
     if first is not None and first.ndim >= 1 and first.dtype.kind in "fiub":
         found.update(_input(first))
+    if along is not None:
+        found.update(embedded(outputs.get(along.output), along))
+    outputs = answers(outputs, along)
     boxes = _boxes(outputs)
     scores = class_scores(outputs)
     if boxes is not None:
         found.update(_detected(*boxes))
     elif scores is not None:
         found.update(_output(scores.astype(np.float64, copy=False)))
+    return found
+
+
+def answers(outputs: Mapping[str, np.ndarray], along: Optional[Projection]) -> Mapping[str, np.ndarray]:
+    """Outputs but for the embedding, which might be taken for scores."""
+    if along is None:
+        return outputs
+    return {name: tensor for name, tensor in outputs.items() if name != along.output}
+
+
+def embedded(tensor: Optional[np.ndarray], along: Projection) -> Dict[str, np.ndarray]:
+    """Where each row lies on every axis, and its distance from the space that they span. Not finite: missing."""
+    if tensor is None or tensor.ndim != 2 or tensor.dtype.kind != "f" or tensor.shape[1:] != along.mean.shape:
+        return {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        centred = tensor.astype(np.float32, copy=False) - along.mean
+        places = (centred @ along.axes.T).astype(np.float64)
+        length = np.einsum("ij,ij->i", centred, centred, dtype=np.float64)
+        rest = np.sqrt(np.maximum(length - np.einsum("ij,ij->i", places, places), 0.0))
+    found = {f"embedding.{number}": places[:, number] for number in range(len(along.axes))}
+    if len(along.axes) < len(along.mean):
+        found["embedding.rest"] = rest
     return found
 
 

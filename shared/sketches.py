@@ -22,6 +22,11 @@ LATENCY_RATIO: Final = 1.02  # one latency bin is 2 % wide
 _LOG_RATIO: Final = math.log(LATENCY_RATIO)
 
 
+CONFIDENCE: Final = "output.confidence"
+#: Of its reference rows those that were answered rightly, over the same bins; no device counts it (ADR 23).
+RIGHT: Final = "right.confidence"
+
+
 class FeatureBaseline(BaseModel):
     """Reference of one feature: `edges` ascending, `len(edges) + 1` counts, the outer two overflow.
 
@@ -31,7 +36,7 @@ class FeatureBaseline(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
-    group: str  # input, output, class: which side of the model it looks at
+    group: str  # input, output, class, embedding: which side of the model it looks at; right: see RIGHT
     kind: str  # quantity or category
     edges: tuple[float, ...]
     counts: tuple[int, ...]

@@ -149,7 +149,8 @@ class Worker:
         self._data: Optional[socket.socket] = None
         self._arena: Optional[mmap.mmap] = None
         self._view = memoryview(b"")
-        self._prober = worker_probe.Prober(on=bool(job.get("probes", True)))
+        self._along = worker_session.projection(str(job["path"]))
+        self._prober = worker_probe.Prober(on=bool(job.get("probes", True)), along=self._along)
         self._awake = bool(job.get("wakeful"))
 
     def run(self) -> None:
@@ -354,7 +355,7 @@ class Worker:
             marks.execution,
             0,
             call.request_id,
-            _classes(results) if call.request_id else (),
+            _classes(probes.answers(results, self._along)) if call.request_id else (),
         )
         return reply, self._prober.own(call.inputs) if call.lent else call.inputs, results
 

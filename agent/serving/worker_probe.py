@@ -10,7 +10,7 @@ I/O: clock.
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -34,8 +34,9 @@ class _Answered(NamedTuple):
 class Prober:
     """Requests whose features are still to be computed. Switched off, it tells only that they were answered."""
 
-    def __init__(self, on: bool = True) -> None:
+    def __init__(self, on: bool = True, along: Optional[probes.Projection] = None) -> None:
         self.on = on
+        self.along = along  # of the release's embedding
         self._kept: list[_Answered] = []
         self._holding = False
         self._rests_until = 0.0  # from large inputs
@@ -84,7 +85,7 @@ class Prober:
         for entry in kept:
             groups.setdefault(_likeness(entry), []).append(entry)
         for group in groups.values():
-            yield from _probe_group(group)
+            yield from _probe_group(group, self.along)
         if large:
             ended = time.monotonic()
             self._rests_until = ended + _REST * (ended - began)
@@ -97,14 +98,14 @@ def _size(inputs: Arrays) -> int:
     return size
 
 
-def _probe_group(group: list[_Answered]) -> Iterator[worker_wire.Trace]:
+def _probe_group(group: list[_Answered], along: Optional[probes.Projection]) -> Iterator[worker_wire.Trace]:
     first = group[0]
     if len(group) == 1:
-        names, values = _features(_thinned(first.inputs), _thinned(first.results))
+        names, values = _features(_thinned(first.inputs), _thinned(first.results), along)
         each = [values]
     else:
         names, values = _features(
-            _joined([entry.inputs for entry in group]), _joined([entry.results for entry in group])
+            _joined([entry.inputs for entry in group]), _joined([entry.results for entry in group]), along
         )
         rows = len(next(iter((*first.inputs.values(), *first.results.values()))))
         split = values.reshape(len(names), len(group), rows)[:, :, :: _step(rows)]
@@ -122,13 +123,13 @@ def _likeness(entry: _Answered) -> object:
     return (tuple(entry.inputs), shapes) if joins else entry.number
 
 
-def _features(inputs: Arrays, results: Arrays) -> tuple[list[str], np.ndarray]:
+def _features(inputs: Arrays, results: Arrays, along: Optional[probes.Projection]) -> tuple[list[str], np.ndarray]:
     """Names, and values as [name, row] float64."""
     nothing: tuple[list[str], np.ndarray] = ([], np.zeros((0, 0)))
     if not results:
         return nothing
     try:
-        found = probes.probe(inputs, results)
+        found = probes.probe(inputs, results, along)
         return (list(found), np.stack(list(found.values()))) if found else nothing
     except Exception:  # noqa: BLE001 - numbers about an answer are not worth the answers after it
         return nothing

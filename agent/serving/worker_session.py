@@ -6,12 +6,17 @@ holds a session: a session must not live across a fork.
 I/O: disk.
 """
 
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import numpy as np
 import onnxruntime as ort
 
+from shared import probes
+
+GOLDEN = "golden.npz"  # beside the model in its slot
 CPU = "CPUExecutionProvider"
 
 NUMPY = {
@@ -112,6 +117,15 @@ def load(
     raise NoProviderError(
         "none of {} can run the model ({})".format(", ".join(providers), "; ".join(reasons) or "not installed here")
     )
+
+
+def projection(path: str) -> Optional[probes.Projection]:
+    """That of the release whose model lies at `path`. A file that cannot be read costs features, never the worker."""
+    try:
+        with np.load(os.path.join(os.path.dirname(path), GOLDEN), allow_pickle=False) as golden:
+            return probes.projection({name: golden[name] for name in golden.files if name in probes.MEMBERS})
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _choices(wanted: Sequence[str], available: Sequence[str]) -> list[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from shared.clock import rfc3339
 RENEWED: Final = {"snapshot": timedelta(days=7), "timestamp": timedelta(days=1)}
 MIN_REQUESTS: Final = 20  # fewer say nothing about a rate
 ERRORS: Final = " errors"  # end of the subjects of alerts on failing requests
+MEMORY: Final = "memory"  # subject of alerts on devices that are short of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,34 @@ def failing(found: Iterable[Served], limit: float) -> Iterator[Wanted]:
         }
         severity: Severity = "high" if ratio > 4 * limit else "medium"
         yield Wanted("performance", f"device:{one.device}", release + ERRORS, severity, text, body)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a device's newest window says of its memory, the highest while it was open."""
+
+    device: str
+    used_bytes: int
+    total_bytes: int
+
+
+def crowded(found: Iterable[Memory], limit: float) -> Iterator[Wanted]:
+    """Devices that use more of their memory than `limit`."""
+    for one in found:
+        ratio = one.used_bytes / one.total_bytes if one.total_bytes > 0 else 0.0
+        if ratio <= limit:
+            continue
+        text = f"{one.device} uses {ratio:.0%} of its {one.total_bytes / 2**30:.1f} GiB of memory, limit {limit:.0%}"
+        body = {
+            "device": one.device,
+            "memory_ratio": round(ratio, 4),
+            "limit": limit,
+            "memory_used_bytes": one.used_bytes,
+            "memory_total_bytes": one.total_bytes,
+            "retraining": False,
+        }
+        severity: Severity = "high" if ratio > (1 + limit) / 2 else "medium"
+        yield Wanted("performance", f"device:{one.device}", MEMORY, severity, text, body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.alerts import desk, expected
 from fleet.alerts.driver import Parts
-from fleet.alerts.expected import Ending, Progress, Served, Wanted
+from fleet.alerts.expected import Ending, Memory, Progress, Served, Wanted
 from fleet.rollouts.states import STAYED, TIMED_OUT
 from fleet.store import alerts, releases, rollouts, tables, tokens
 
@@ -64,6 +64,7 @@ class AlertWatch:
         return [
             *expected.expiring(await _endings(tx, now, notice), now, notice),
             *expected.failing(await _served(tx, now - LOOK_BACK), settings.monitoring.error_rate_threshold),
+            *expected.crowded(await _memories(tx, now - LOOK_BACK), settings.monitoring.memory_usage_threshold),
             *expected.stumbling(await _progress(tx)),
         ]
 
@@ -82,7 +83,8 @@ class AlertWatch:
 
 def _ours(alert: tables.Alert) -> bool:
     """Other parts open alerts on performance, too, and look after them."""
-    return alert.kind != "performance" or alert.subject.endswith(expected.ERRORS)
+    watched = alert.subject.endswith(expected.ERRORS) or alert.subject == expected.MEMORY
+    return alert.kind != "performance" or watched
 
 
 async def _open(tx: AsyncSession, one: Wanted, now: datetime) -> None:
@@ -130,6 +132,18 @@ async def _served(tx: AsyncSession, since: datetime) -> Sequence[Served]:
     )
     rows = (await tx.execute(query)).all()
     return [Served(device, model, version, int(asked), int(failed)) for device, model, version, asked, failed in rows]
+
+
+async def _memories(tx: AsyncSession, since: datetime) -> Sequence[Memory]:
+    """Of each device the newest window that says anything of memory."""
+    table = tables.Window
+    query = select(table.device_id, table.body["host"]).where(table.received_at >= since).order_by(table.end)
+    newest: dict[str, Memory] = {}
+    for device, host in (await tx.execute(query)).all():
+        used, total = ((host or {}).get(f"memory_{which}_bytes") for which in ("used", "total"))
+        if used is not None and total:
+            newest[device] = Memory(device, int(used), int(total))
+    return list(newest.values())
 
 
 async def _progress(tx: AsyncSession) -> list[Progress]:

@@ -63,6 +63,9 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     shell.table(rows, columns, document=found, empty=f"Nothing is known of {model}. Next: flotilla drift status")
     if rows and not shell.as_json:
         shell.say(str(rows[0]["text"]))
+        for row in rows:
+            if "accuracy_estimate" in row:
+                shell.say(f"{row['scope']} {row['version']}: {row['accuracy_estimate']['text']}")
     shown = [one for one in found.get("performance", ()) if one["scope"] == (scope or "fleet")]
     for line in () if shell.as_json else performance.lines(shown, datetime.now(UTC)):
         shell.say(line)

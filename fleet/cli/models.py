@@ -32,6 +32,8 @@ def model() -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--reference", required=True, type=click.Path(path_type=Path, dir_okay=False), metavar="DATA.npz",
               help="One array of typical rows per model input (or `x`); `y` holds true classes.")  # fmt: skip
+@click.option("--embedding", metavar="OUTPUT",
+              help="Output [rows, values] whose drift is watched too, such as the layer before the last.")  # fmt: skip
 @click.option("--notes", default="", help="What changed.")
 @click.option("--hardware", multiple=True, default=("*",), metavar="PATTERN",
               help="Hardware classes it may run on, such as `orin-*`; repeatable.")  # fmt: skip
@@ -52,6 +54,7 @@ def publish(
     reference: Path,
     folder: Path | None,
     threshold: int | None,
+    embedding: str | None,
     **said: Any,
 ) -> None:
     """Check, measure, encrypt, sign and upload an ONNX file as VERSION of the model NAME.
@@ -67,7 +70,7 @@ def publish(
 
     onnx = _read(file)
     refuse_other_formats(file.name, onnx)
-    source = steps.Source(file.name, onnx, _read(reference))
+    source = steps.Source(file.name, onnx, _read(reference), embedding)
     try:
         found, new = steps.publish(
             source,
@@ -163,6 +166,11 @@ def _in_the_field(found: Row) -> list[str]:
     return [f"  {line}" for line in performance.lines(found.get("performance", ()), datetime.now(UTC))]
 
 
+def _watched(found: Row) -> int:
+    """Features that devices count."""
+    return sum(feature["group"] != "right" for feature in found["baseline"]["features"])
+
+
 def _portrait(found: Row) -> str:
     from fleet.releases.wording import readable, tensors
     from shared.manifest import Manifest
@@ -178,7 +186,7 @@ def _portrait(found: Row) -> str:
         f"  runs on    {', '.join(runtime.hardware)} with {', '.join(runtime.providers)}",
         f"  accuracy   {_accuracy(found) or 'not measured'}, {found['latency_ms']:.2f} ms a row where it was published",
         *_in_the_field(found),
-        f"  baseline   {found['baseline']['samples']} rows, {len(found['baseline']['features'])} features",
+        f"  baseline   {found['baseline']['samples']} rows, {_watched(found)} features",
         f"  manifest   sha256:{found['manifest_digest']}",
         f"  model      sha256:{found['model_digest']}",
     ]

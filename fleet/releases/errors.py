@@ -32,6 +32,13 @@ class OnlineKeysError(RefusedError):
     default_remedy = "run `flotilla key rotate online` against this manager"
 
 
+class EmbeddingError(RefusedError):
+    """The output that was named for the embedding cannot be one."""
+
+    code = "E_EMBEDDING"
+    default_remedy = "name a float output with one row of values for each row of input, or leave --embedding out"
+
+
 class VersionExistsError(RefusedError):
     """The version is taken by other content."""
 

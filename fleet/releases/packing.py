@@ -12,10 +12,14 @@ from shared import chunking, sketches
 from shared.identifiers import sha256
 from shared.manifest import HALF_PRECISION, Artifact, ArtifactName, Chunk, Manifest, Runtime, Tensor, Tolerance
 from shared.probes import CATEGORIES
+from shared.sketches import FeatureBaseline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from fleet.releases.reference_run import Measured
     from shared.onnx_scan import ModelFacts
@@ -71,11 +75,21 @@ def baseline_of(label: Label, measured: Measured) -> sketches.Baseline:
         counts, missing = sketches.count(edges, plain)
         rows = max(rows, len(plain))
         features.append(
-            sketches.FeatureBaseline(
+            FeatureBaseline(
                 name=name, group=name.partition(".")[0], kind=kind, edges=edges, counts=tuple(counts), missing=missing
             )
         )
+        if name == sketches.CONFIDENCE and measured.right is not None:
+            features.append(_right(edges, plain, measured.right))
     return sketches.Baseline(model=label.model, version=label.version, samples=rows, features=tuple(features))
+
+
+def _right(edges: tuple[float, ...], confidences: Sequence[float], right: NDArray[np.bool_]) -> FeatureBaseline:
+    """The right answers among the reference rows of each bin of confidence: what accuracy is estimated by."""
+    counts, missing = sketches.count(edges, [it for it, good in zip(confidences, right, strict=True) if good])
+    return FeatureBaseline(
+        name=sketches.RIGHT, group="right", kind="quantity", edges=edges, counts=tuple(counts), missing=missing
+    )
 
 
 def pack(

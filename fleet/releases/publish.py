@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fleet.releases import ceremony, pinning, reference_run
 from fleet.releases.documents import role_of
-from fleet.releases.errors import EscrowError, VersionExistsError
+from fleet.releases.errors import EmbeddingError, EscrowError, VersionExistsError
 from fleet.releases.packing import Label, Package, pack
 from fleet.releases.reading import read_model
 from fleet.releases.reference_data import read_reference
@@ -75,6 +75,7 @@ class Source:
     name: str
     onnx: bytes
     reference: bytes
+    embedding: str | None = None  # the output whose projection is watched as well
 
 
 def publish(
@@ -137,7 +138,17 @@ def _known(known: Mapping[str, Any], onnx: bytes) -> Mapping[str, Any]:
 def _measure(source: Source, facts: ModelFacts, teller: Teller) -> Measured:
     inputs, labels = read_reference(source.reference, facts.inputs)
     rows = len(next(iter(inputs.values())))
-    measured = reference_run.run(source.onnx, inputs, labels, declared=facts.inputs, golden_rows=GOLDEN_ROWS)
+    declared = sorted(tensor.name for tensor in facts.outputs)
+    if source.embedding is not None and source.embedding not in declared:
+        raise EmbeddingError(f"the model has no output {source.embedding!r}; it has {', '.join(declared)}")
+    measured = reference_run.run(
+        source.onnx,
+        inputs,
+        labels,
+        declared=facts.inputs,
+        golden_rows=GOLDEN_ROWS,
+        embedding=source.embedding,
+    )
     accuracy = f", accuracy {measured.accuracy:.1%}" if measured.accuracy is not None else ""
     teller.say(f"✔ ran on {rows} reference rows: {measured.latency_ms:.2f} ms each{accuracy}")
     if rows < FEW_ROWS:

@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.releases import embedding as embeddings
+from fleet.releases.errors import EmbeddingError
 from shared.errors import RefusedError
 from shared.messages import LAST_CLASS
-from shared.probes import class_scores, probe
+from shared.probes import Projection, answers, class_scores, embedded, probe
 
 if TYPE_CHECKING:
     from shared.manifest import Tensor
@@ -55,6 +57,7 @@ class Measured:
     output_shapes: Mapping[str, tuple[int, ...]]
     latency_ms: float  # median of one row (or of the model's fixed batch)
     metrics: Mapping[str, float]  # accuracy, macro precision and recall, where the reference has labels
+    right: NDArray[np.bool_] | None = None  # whether each row was answered rightly, where it has labels
 
     @property
     def accuracy(self) -> float | None:
@@ -69,11 +72,13 @@ def run(
     *,
     declared: Sequence[Tensor],
     golden_rows: int,
+    embedding: str | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Measured:
-    """Run the model `onnx` over all rows of `inputs`.
+    """Run the model `onnx` over all rows of `inputs`. `embedding`: an output whose projection becomes features.
 
     Raises:
+        EmbeddingError: that output is none, or not one row of finite values for each row of input.
         ModelRunError: it does not load, crashes, hangs, or gives what is not finite.
     """
     fixed = [tensor.shape[0] for tensor in declared if tensor.shape and tensor.shape[0] > 0]
@@ -89,13 +94,22 @@ def run(
             "golden": str(golden),
             "batch": fixed[0] if fixed else 0,
             "golden_rows": fixed[0] if fixed else golden_rows,
+            "embedding": embedding,
         }
         found = _ask_child(task, timeout_seconds)
         with np.load(result) as arrays:
             features = {name: arrays[name] for name in arrays.files}
-        metrics = _metrics(features.get("class.predicted"), labels)
+        predicted = features.get("class.predicted")
         shapes = {name: tuple(shape) for name, shape in found["output_shapes"].items()}
-        return Measured(golden.read_bytes(), features, found["classes"], shapes, found["latency_ms"], metrics)
+        return Measured(
+            golden=golden.read_bytes(),
+            features=features,
+            classes=found["classes"],
+            output_shapes=shapes,
+            latency_ms=found["latency_ms"],
+            metrics=_metrics(predicted, labels),
+            right=None if predicted is None or labels is None else predicted == labels[: len(predicted)],
+        )
 
 
 def _metrics(predicted: NDArray[np.float64] | None, labels: NDArray[Any] | None) -> Mapping[str, float]:
@@ -131,6 +145,8 @@ def _ask_child(task: Mapping[str, Any], timeout_seconds: float) -> Any:
             f"the process that ran the model ended with {ended.returncode}: {' '.join(said[-1:])[:500]}"
         )
     found = json.loads(ended.stdout)
+    if "embedding" in found:
+        raise EmbeddingError(found["embedding"])
     if "error" in found:
         raise ModelRunError(found["error"])
     return found
@@ -144,6 +160,8 @@ def _child() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         answer = _measure(json.load(sys.stdin))
+    except EmbeddingError as error:
+        answer = {"embedding": error.detail[:800]}
     except Exception as error:  # noqa: BLE001  (the runtime's exceptions have no common root)
         answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:800]}
     sys.stdout.write(json.dumps(answer))
@@ -167,16 +185,17 @@ def _measure(task: Mapping[str, Any]) -> dict[str, Any]:
     golden_inputs = {name: array[: task["golden_rows"]] for name, array in inputs.items()}
     golden_outputs = answer(golden_inputs)
     _must_be_finite(golden_outputs)
+    features, along = _features(inputs, answer, task["batch"], task["embedding"])
     np.savez(
         task["golden"],
         allow_pickle=False,
         **{f"input.{name}": array for name, array in golden_inputs.items()},
         **{f"output.{name}": array for name, array in golden_outputs.items()},
+        **({} if along is None else embeddings.members(along)),
     )
-    features = _features(inputs, answer, task["batch"])
     np.savez(task["result"], allow_pickle=False, **features)
     one = {name: array[: task["batch"] or 1] for name, array in inputs.items()}
-    scores = class_scores(golden_outputs)
+    scores = class_scores(answers(golden_outputs, along))
     return {
         "latency_ms": _median_ms(lambda: answer(one)),
         "classes": 0 if scores is None else scores.shape[1],
@@ -192,19 +211,31 @@ def _must_be_finite(outputs: Mapping[str, Any]) -> None:
             raise ValueError(f"output {name!r} holds NaN or infinity on the reference data")
 
 
-def _features(inputs: Arrays, answer: Any, batch: int) -> dict[str, Any]:
-    """Probes over all rows, in batches of the model's own size."""
+def _features(
+    inputs: Arrays, answer: Any, batch: int, embedding: str | None
+) -> tuple[dict[str, Any], Projection | None]:
+    """Probes over all rows, in batches of the model's own size; the projection of the embedding, if there is one."""
     rows = len(next(iter(inputs.values())))
     size = batch or min(BATCH_ROWS, rows)
     pieces: dict[str, list[Any]] = {}
+    rows_of_it: list[Any] = []
     for start in range(0, rows - (rows % batch if batch else 0), size):
         feed = {name: array[start : start + size] for name, array in inputs.items()}
         outputs = answer(feed)
         given = len(next(iter(feed.values())))
-        by_row = {name: array for name, array in outputs.items() if array.ndim and len(array) == given}
+        if embedding is not None:
+            rows_of_it.append(embeddings.checked(embedding, outputs, given))
+        by_row = {
+            name: array for name, array in outputs.items() if array.ndim and len(array) == given and name != embedding
+        }
         for name, values in probe(feed, by_row).items():
             pieces.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in pieces.items()}
+    found = {name: np.concatenate(values) for name, values in pieces.items()}
+    if embedding is None:
+        return found, None
+    values = np.concatenate(rows_of_it)
+    along = embeddings.fitted(embedding, values)
+    return found | embedded(values, along), along
 
 
 def _median_ms(call: Any) -> float:

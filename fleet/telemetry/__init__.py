@@ -8,8 +8,10 @@
                           │
                         verdict (collecting, ok, warning, drifted) ──► alarms ──► fleet.alerts.desk
 
+    driver also puts `estimate` (accuracy guessed from confidence) beside the verdict on confidence: shown, not acted on
+
     performance_driver: tallies of each day ──► performance (intervals, what got worse) ──► fleet.alerts.desk
 
 Reading order: rate, heard, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
-finding, looking, board, memory, verdict, alarms, driver; performance, figures, performance_driver.
+finding, looking, board, memory, verdict, estimate, alarms, driver; performance, figures, performance_driver.
 """

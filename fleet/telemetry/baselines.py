@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from fleet.telemetry import drift
 from shared.compact import EDGES_HEX
 from shared.messages import FeatureCounts
-from shared.sketches import Baseline
+from shared.sketches import CONFIDENCE, RIGHT, Baseline
+
+Counts = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,22 @@ def references(body: Mapping[str, Any]) -> Mapping[str, Reference]:
             missing=feature.missing,
         )
         for feature in baseline.features
-        if len(feature.counts) == len(feature.edges) + 1 and sum(feature.counts) > 0
+        if feature.name != RIGHT and len(feature.counts) == len(feature.edges) + 1 and sum(feature.counts) > 0
     }
+
+
+def right(body: Mapping[str, Any]) -> Counts | None:
+    """Right answers and all answers of the reference in each bin of confidence; None where it had no labels."""
+    try:
+        features = {feature.name: feature for feature in Baseline.model_validate(body).features}
+    except ValidationError:
+        return None
+    if CONFIDENCE not in features or RIGHT not in features:
+        return None
+    every, good = features[CONFIDENCE], features[RIGHT]
+    if good.digest != every.digest or len(good.counts) != len(every.counts):
+        return None
+    return good.counts, every.counts
 
 
 def fits(reference: Reference, counts: FeatureCounts) -> bool:

@@ -1,8 +1,9 @@
 """The alarm that can be believed: one p for each row and feature, held against a budget of false alarms a day.
 
 Every window of 1, 2, 4 ... 128 hours that ends now is compared with the reference by five tests: moved or spread
-(V1, V2), another shape (the residual), too many below, above, missing. The smallest p of all of them, times their
-number, is the p of the row. Dispersion of ordinary days is taken out first.
+(V1, V2), another shape (the residual; of classes, which have no order, the whole chi-square), too many below, above,
+missing. The smallest p of all of them, times their number, is the p of the row. Dispersion of ordinary days is taken
+out first.
 
     alarm   p <= budget of the level / (looks a day x rows of the level), and the change is large enough to matter
     graded  by PSI less what chance and dispersion add to it, never with too few samples
@@ -109,13 +110,16 @@ def window(
     reference = np.broadcast_to(against.cells, shape)
     parts = components.split(cells.reshape(-1, shape[2]), reference.reshape(-1, shape[2]))
     v1, v2, n = (values.reshape(shape[:2]) for values in (parts.v1, parts.v2, parts.samples))
-    moved = special.chdtrc(2.0, v1**2 / spread.first + v2**2 / spread.second)
+    both = v1**2 / spread.first + v2**2 / spread.second
+    moved = special.chdtrc(2.0, both)
     moved = np.where(parts.dof.reshape(shape[:2]) > 0, moved, 1.0)
     residual, nominal = parts.residual.reshape(shape[:2]), parts.dof.reshape(shape[:2]) - 2
     freedom = np.where(spread.freedom > 0, spread.freedom, nominal)
     tested = (nominal > 0) & (freedom > 0) & (n >= SHAPE_SAMPLES) & (hours >= SHAPE_HOURS)
     tested &= (spread.residual < SHAPE_DISPERSION) | (hours >= SHAPE_HOURS_DISPERSED)
-    other = np.where(tested, special.chdtrc(np.maximum(freedom, 0.5), residual / spread.residual), 1.0)
+    unordered = 1.0 - layout.ordered  # the order of classes means nothing: all of their chi-square is shape
+    shape_chi2 = residual / spread.residual + unordered * both
+    other = np.where(tested, special.chdtrc(np.maximum(freedom, 0.5) + 2 * unordered, shape_chi2), 1.0)
     tails, excess = _tails(vectors, n, against, layout, spread)
     every = np.concatenate([moved[..., None], other[..., None], tails], axis=2)
     effective = parts.effective.reshape(shape[:2])

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 BLOCK: Final = 4096
 #: A polynomial whose square under the pooled shares is smaller than this is none: too few bins hold anything.
 _NOTHING: Final = 1e-12
+_TINY: Final = 1e-300
 #: Dispersion that is as good as none.
 _INDEPENDENT: Final = 0.01
 
@@ -71,31 +72,42 @@ def _split(current: Floats, reference: Floats) -> tuple[Floats, ...]:
     apart = current / safe_n - reference / safe_m
     factor = np.sqrt(n * m / np.maximum(n + m, 1)) * scale
     held = total > 0
-    chi2 = np.divide(apart**2, shares, out=np.zeros_like(apart), where=held).sum(axis=1) * factor**2
-    first, second = _two(shares)
+    ratio = apart / np.maximum(shares, _TINY)  # where nothing is held, nothing is apart
+    chi2 = np.einsum("ij,ij->i", apart, ratio) * factor**2
+    v1, v2 = _two(apart, shares)
     return (
         n,
         m,
-        np.einsum("ij,ij->i", apart, first) * factor,
-        np.einsum("ij,ij->i", apart, second) * factor,
+        v1 * factor,
+        v2 * factor,
         chi2,
         np.maximum(held.sum(axis=1) - 1.0, 0.0) * scale,
     )
 
 
-def _two(shares: Floats) -> tuple[Floats, Floats]:
-    """The first two polynomials of `polynomials`, in closed form."""
-    centred = np.cumsum(shares, axis=1) - shares / 2 - 0.5
-    first = _unit(centred, shares)
-    square = centred**2
-    square -= np.einsum("ij,ij->i", square, shares)[:, None]
-    square -= np.einsum("ij,ij,ij->i", square, first, shares)[:, None] * first
-    return first, _unit(square, shares)
+def _two(apart: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    """Sums of `apart` times the first two of `polynomials`, in closed form and without building these.
+
+    Mid-ranks less a half have the mean 0 under the shares; `second` is their square less what 1 and they explain.
+    """
+    centred = np.cumsum(shares, axis=1)
+    centred -= shares / 2 + 0.5
+    weighted = centred * shares
+    variance = np.einsum("ij,ij->i", centred, weighted)
+    second = centred * centred
+    skew = np.einsum("ij,ij->i", second, weighted) * _inverse(variance)
+    second -= variance[:, None]
+    second -= skew[:, None] * centred
+    np.multiply(second, shares, out=weighted)
+    rest = np.einsum("ij,ij->i", second, weighted)
+    return (
+        np.einsum("ij,ij->i", apart, centred) * np.sqrt(_inverse(variance)),
+        np.einsum("ij,ij->i", apart, second) * np.sqrt(_inverse(rest)),
+    )
 
 
-def _unit(values: Floats, shares: Floats) -> Floats:
-    norm = np.einsum("ij,ij,ij->i", values, values, shares)
-    return np.asarray(values * np.divide(1.0, np.sqrt(norm), out=np.zeros_like(norm), where=norm > _NOTHING)[:, None])
+def _inverse(norm: Floats) -> Floats:
+    return np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > _NOTHING)
 
 
 def polynomials(shares: Floats, degree: int) -> tuple[Floats, ...]:

@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 #: Rows at a time: what stays in the processor's cache is three times as fast.
 BLOCK: Final = 2048
 SIGMAS: Final = 1.645  # of the lower bound
+_TINY: Final = 1e-300
 FIELDS: Final = (
     "psi",
     "psi_corrected",
@@ -146,13 +147,13 @@ def _block(
     current: Floats, reference: Floats, widths: Floats, bins: NDArray[Any], significance: float
 ) -> dict[str, Floats]:
     n, m = current.sum(axis=1, keepdims=True), reference.sum(axis=1, keepdims=True)
-    size = bins[:, None].astype(np.float64)
     s = (1 / n + 1 / m)[:, 0]
-    inside = np.arange(current.shape[1])[None, :] < size
     psi, kl = stability(current, reference, bins)
-    jsd = _jsd(current / n, reference / m)
-    gap = np.abs(np.cumsum(current / n, axis=1) - np.cumsum(reference / m, axis=1))
-    gap = np.where(inside, gap, 0)
+    here, there = current / n, reference / m
+    jsd = _jsd(here, there)
+    gap = np.abs(np.cumsum(here - there, axis=1))
+    if (outside := _outside(current, bins)) is not None:
+        gap[outside] = 0.0
     ks = gap.max(axis=1)
     root = np.sqrt((n * m / (n + m))[:, 0])
     parts = components.split(current, reference)
@@ -166,7 +167,7 @@ def _block(
         "js_distance": np.sqrt(jsd),
         "ks": ks,
         "ks_p": special.kolmogorov((root + 0.12 + 0.11 / root) * ks),
-        "wasserstein": (gap * widths).sum(axis=1),
+        "wasserstein": np.einsum("ij,ij->i", gap, widths),
         "chi2": parts.chi2,
         "dof": parts.dof,
         "p": np.where(parts.dof > 0, special.chdtrc(np.maximum(parts.dof, 1), parts.chi2), 1.0),
@@ -189,8 +190,16 @@ def stability(current: Floats, reference: Floats, bins: NDArray[Any]) -> tuple[F
     size = bins[:, None].astype(np.float64)
     p = (current + 0.5) / (current.sum(axis=1, keepdims=True) + size / 2)
     q = (reference + 0.5) / (reference.sum(axis=1, keepdims=True) + size / 2)
-    log_ratio = np.where(np.arange(current.shape[1])[None, :] < size, np.log(p / q), 0.0)
+    log_ratio = np.log(p / q)
+    if (outside := _outside(current, bins)) is not None:
+        log_ratio[outside] = 0.0
     return np.einsum("ij,ij->i", p - q, log_ratio), np.einsum("ij,ij->i", p, log_ratio)
+
+
+def _outside(rows: Floats, bins: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where rows are filled up; None, the usual case, where none is."""
+    width = rows.shape[1]
+    return None if int(bins.min()) >= width else np.arange(width)[None, :] >= bins[:, None]
 
 
 def lower_bound(psi_corrected: Floats, bins: NDArray[Any], s: Floats) -> Floats:
@@ -207,8 +216,10 @@ def _quantiles(dof: NDArray[Any], significance: float) -> Floats:
 
 
 def _jsd(p: Floats, q: Floats) -> Floats:
-    middle = (p + q) / 2
-    both = special.rel_entr(p, middle).sum(axis=1) + special.rel_entr(q, middle).sum(axis=1)
+    """An empty side of a bin adds nothing: its share times a logarithm that is kept finite."""
+    middle = np.maximum((p + q) / 2, _TINY)
+    both = np.einsum("ij,ij->i", p, np.log(np.maximum(p, _TINY) / middle))
+    both += np.einsum("ij,ij->i", q, np.log(np.maximum(q, _TINY) / middle))
     return np.asarray(np.maximum(both, 0) / 2)
 
 

@@ -19,7 +19,7 @@ from fleet.settings import FleetSettings
 from fleet.store import drift as store
 from fleet.store import sketches, tables
 from fleet.store.database import Database
-from fleet.telemetry import alarms, verdict
+from fleet.telemetry import alarms, estimate, verdict
 from fleet.telemetry.board import Board
 from fleet.telemetry.finding import Cell, Finding
 from fleet.telemetry.looking import Needs
@@ -27,6 +27,7 @@ from fleet.telemetry.memory import Memory
 from fleet.telemetry.vectors import Calendar
 from fleet.telemetry.verdict import Rule, Standing
 from shared.clock import Clock
+from shared.sketches import CONFIDENCE
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +188,20 @@ class DriftDriver:
                 floor = now.isoformat()
                 self._start_anew(finding.cell, floor)
             body = alarms.body(self._rule, finding, standing, () if old is None else old.history, floor)
+            body |= self._estimate(finding)
             since = now if old is None or old.standing.state != standing.state else old.since
             known[finding.cell] = _Known(standing, since, tuple(body["history"]), floor)
             rows[old is None].append(_row(finding, standing, body, since, now))
         for new, some in rows.items():
             await store.save(tx, some, new=new)
+
+    def _estimate(self, finding: Finding) -> dict[str, Any]:
+        """Beside the verdict on confidence: how many answers are probably right. To be shown, decides nothing."""
+        right = self._memory.right.get((finding.model, finding.version))
+        if finding.feature != CONFIDENCE or right is None:
+            return {}
+        found = estimate.estimate(finding.counts, *right, least=self._rule.min_samples)
+        return {} if found is None else {"accuracy_estimate": found.document()}
 
     def _board(self, cell: Cell) -> Board | None:
         return self._memory.boards.get((cell[1], cell[2]))

@@ -67,6 +67,7 @@ class Layout:
     tails: Pool
     widths: Floats  # [features, bins], in standard deviations of the reference
     numbers: Ints  # bins of each feature
+    ordered: Floats  # 1 for quantities, 0 for classes
 
     @classmethod
     def of(cls, references: Mapping[str, Reference]) -> "Layout":
@@ -94,6 +95,7 @@ class Layout:
             tails=Pool.of([_tails(references[name], place) for name, place in places.items()], size),
             widths=widths,
             numbers=np.array([len(reference.counts) for reference in references.values()], dtype=np.int64),
+            ordered=np.array([reference.kind != "category" for reference in references.values()], dtype=np.float64),
         )
 
     def flat(self, features: Mapping[str, FeatureCounts]) -> tuple[Ints, int]:

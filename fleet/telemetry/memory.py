@@ -53,6 +53,7 @@ class Memory:
     def __init__(self, calendar: Calendar, days: int) -> None:
         self._calendar, self._number = calendar, days
         self.boards: dict[Release, Board] = {}
+        self.right: dict[Release, baselines.Counts | None] = {}  # of the reference: right answers by confidence, all
         self.members: Mapping[str, Member] = {}
         self._scopes: Mapping[str, Sequence[str]] = {}
         self._chosen: dict[tuple[str, Release], datetime] = {}
@@ -151,9 +152,11 @@ class Memory:
             return
         bodies = await drift_store.baselines(tx, missing)
         for release in missing:
-            references = baselines.references(bodies.get(release, {}))
+            body = bodies.get(release, {})
+            references = baselines.references(body)
             if references:
                 self.boards[release] = Board(*release, Layout.of(references), self._number)
+                self.right[release] = baselines.right(body)
             else:
                 self._without.add(release)
 

@@ -18,7 +18,10 @@ from shared.sketches import LATENCY_RATIO, Latency
 
 #: One-sided 99.9 %: a look a minute at a thousand devices must not cry wolf.
 Z: Final = 3.09
-TAIL: Final = 0.05  # of requests lie above the p95, by definition
+#: Latencies that are watched: what each is called, and the share of requests that lie above it, by definition.
+TAIL: Final = 0.05
+HALF: Final = 0.5
+_TIMES: Final = {"latency": "p95", "median latency": "median latency"}
 
 Pair = tuple[int, int]  # true class, predicted class
 
@@ -118,17 +121,19 @@ class Limits:
     precision: float
     recall: float
     latency: float
+    degradation: float  # of accuracy at publish, and of the median latency before, as a share of it
     min_samples: int
 
     @classmethod
     def of(cls, settings: FleetSettings) -> Self:
-        """Those of `thresholds.performance_drift`."""
+        """Those of `thresholds.performance_drift`, and `monitoring.performance_degradation_threshold`."""
         chosen = settings.thresholds.performance_drift
         return cls(
             accuracy=chosen.accuracy_threshold,
             precision=chosen.precision_threshold,
             recall=chosen.recall_threshold,
             latency=chosen.latency_threshold,
+            degradation=settings.monitoring.performance_degradation_threshold,
             min_samples=settings.drift_detection.min_samples_for_detection,
         )
 
@@ -137,7 +142,7 @@ class Limits:
 class Loss:
     """One figure that is worse than allowed, for certain: `least` is the lower bound of how much."""
 
-    metric: str  # accuracy, precision, recall, latency
+    metric: str  # accuracy, precision, recall, latency, median latency
     reference: float
     value: float
     least: float
@@ -147,15 +152,15 @@ class Loss:
     @property
     def excess(self) -> float:
         """How many times the limit it is."""
-        lost = self.value / self.reference - 1 if self.metric == "latency" else self.reference - self.value
+        lost = self.value / self.reference - 1 if self.metric in _TIMES else self.reference - self.value
         return lost / self.limit
 
     @property
     def text(self) -> str:
         """One sentence for people."""
-        if self.metric == "latency":
+        if self.metric in _TIMES:
             return (
-                f"p95 is {self.value:.1f} ms, it was {self.reference:.1f} ms on this device before "
+                f"{_TIMES[self.metric]} is {self.value:.1f} ms, it was {self.reference:.1f} ms on this device before "
                 f"({self.samples} requests; more than {self.limit:.0%} slower for certain)"
             )
         return (
@@ -168,7 +173,7 @@ def losses(limits: Limits, now: Tally, reference: Mapping[str, float], before: L
     """Everything that got worse. `reference`: accuracy and the like at publish; `before`: the device's own past."""
     found = scores(now)
     for metric, limit in (
-        ("accuracy", limits.accuracy),
+        ("accuracy", min(limits.accuracy, limits.degradation * reference.get("accuracy", 1.0))),
         ("precision", limits.precision),
         ("recall", limits.recall),
     ):
@@ -178,19 +183,22 @@ def losses(limits: Limits, now: Tally, reference: Mapping[str, float], before: L
             continue
         if was - interval.high > limit:
             yield Loss(metric, was, interval.value, was - interval.high, limit, interval.samples)
-    slower = _slower(limits, Latency(now.latency), before)
+    times = Latency(now.latency)
+    slower = _slower("latency", limits.latency, TAIL, limits.min_samples, times, before) or _slower(
+        "median latency", limits.degradation, HALF, limits.min_samples, times, before
+    )
     if slower is not None:
         yield slower
 
 
-def _slower(limits: Limits, now: Latency, before: Latency) -> Loss | None:
-    """Whether more than one in twenty requests takes longer than the p95 before and the allowance on top."""
-    was, is_now = before.quantile_ms(1 - TAIL), now.quantile_ms(1 - TAIL)
-    if was is None or is_now is None or min(now.count, before.count) < limits.min_samples:
+def _slower(metric: str, limit: float, tail: float, least: int, now: Latency, before: Latency) -> Loss | None:
+    """Whether more than `tail` of all requests take longer than so many did before, and the allowance on top."""
+    was, is_now = before.quantile_ms(1 - tail), now.quantile_ms(1 - tail)
+    if was is None or is_now is None or min(now.count, before.count) < least:
         return None
-    edge = was * (1 + limits.latency)
+    edge = was * (1 + limit)
     above = sum(number for place, number in now.bins.items() if LATENCY_RATIO**place > edge)
     share = wilson(above, now.count)
-    if share is None or share.low <= TAIL:
+    if share is None or share.low <= tail:
         return None
-    return Loss("latency", was, is_now, limits.latency, limits.latency, now.count)
+    return Loss(metric, was, is_now, limit, limit, now.count)

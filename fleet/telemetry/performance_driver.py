@@ -27,7 +27,6 @@ from fleet.telemetry.performance import Limits, Loss, Tally
 from shared.sketches import Latency
 
 KIND: Final = "performance"
-REST_SECONDS: Final = 5.0
 PAGE: Final = 2000
 #: Windows that committed late are looked for this far back.
 OVERLAP: Final = timedelta(seconds=30)
@@ -58,12 +57,11 @@ class PerformanceDriver:
         self._quiet = Counter[str]()  # alert -> looks in a row that did not find its cause
 
     async def run(self) -> None:
-        """Until cancelled: look when something was committed, at most every few seconds."""
-        seen = -1
+        """Until cancelled: one look after the other, as far apart as the settings say."""
+        every = timedelta(minutes=self._parts.settings.deployment.performance_monitoring_interval_minutes)
         while True:
             await self.evaluate()
-            await asyncio.sleep(REST_SECONDS)
-            seen = await self._parts.hub.wait(seen, self._detection.total_seconds() / 24)
+            await asyncio.sleep(every.total_seconds())
 
     async def evaluate(self) -> None:
         """One look at what came since the one before."""

@@ -39,17 +39,25 @@ def train(seed: int = 1, *, hidden: int = 32, rounds: int = 60, wrong: bool = Fa
     images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8)
     order = np.random.default_rng(7).permutation(len(images))  # the split is the same for every seed
     learn, reference, live = np.array_split(order, 3)
-    classifier = MLPClassifier((hidden,), max_iter=rounds, random_state=seed, learning_rate_init=0.01)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier.fit(images[learn].reshape(len(learn), -1), labels[learn])
-    weights = [np.asarray(w, np.float32) for w in classifier.coefs_]
-    biases = [np.asarray(b, np.float32) for b in classifier.intercepts_]
+    weights, biases = fit(images[learn], labels[learn], seed=seed, hidden=hidden, rounds=rounds)
     if wrong:
         weights[1], biases[1] = np.roll(weights[1], 1, axis=1), np.roll(biases[1], 1)
     return Trained(
         build(weights, biases), images[reference], labels[reference].astype(np.int64), images[live], labels[live]
     )
+
+
+def fit(
+    images: np.ndarray, labels: np.ndarray, *, seed: int = 1, hidden: int = 32, rounds: int = 60
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights and biases of a perceptron that learnt these pictures [rows, 8, 8]."""
+    classifier = MLPClassifier((hidden,), max_iter=rounds, random_state=seed, learning_rate_init=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(images.reshape(len(images), -1), labels)
+    return [np.asarray(w, np.float32) for w in classifier.coefs_], [
+        np.asarray(b, np.float32) for b in classifier.intercepts_
+    ]
 
 
 def build(weights: list[np.ndarray], biases: list[np.ndarray]) -> bytes:
@@ -69,5 +77,14 @@ def build(weights: list[np.ndarray], biases: list[np.ndarray]) -> bytes:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def with_hidden(onnx_bytes: bytes) -> bytes:
+    """The same model, which also answers its layer before the last: `hidden` [rows, 32]."""
+    model = onnx.load_model_from_string(onnx_bytes)
+    weights = next(one for one in model.graph.initializer if one.name == "w0")
+    model.graph.output.append(helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["rows", weights.dims[1]]))
     onnx.checker.check_model(model)
     return model.SerializeToString()

@@ -1,13 +1,13 @@
 """Alerts by facts that the manager has anyway."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from fleet.alerts import expected
-from fleet.alerts.expected import Ending, Progress, Served
+from fleet.alerts.expected import Ending, Memory, Progress, Served
 from fleet.alerts.watch import AlertWatch
 from fleet.store import tables
 from tests.fleet.alerts.conftest import T0, Make, World
@@ -106,6 +106,41 @@ async def test_failing_requests_and_failing_devices_open_alerts_and_others_are_l
     for _ in range(world.settings.alerts.clear_evaluations):
         await watch.look()
     assert await live(world) == opened | {"digits@1.0.0 errors": "resolved"}
+
+
+@pytest.mark.parametrize(("used", "severity"), [(80, None), (81, "medium"), (91, "high")])
+def test_a_device_that_uses_more_of_its_memory_than_it_may_is_told(used: int, severity: str | None) -> None:
+    found = list(expected.crowded([Memory("cam-1", used, 100), Memory("cam-2", 5, 0)], 0.8))
+    assert [wanted.severity for wanted in found] == ([severity] if severity else [])
+    assert all("81%" in wanted.text or "91%" in wanted.text for wanted in found)
+
+
+def remembering(sequence: int, used: int | None, at: datetime) -> tables.Window:
+    host = {} if used is None else {"memory_used_bytes": used * 2**20, "memory_total_bytes": 4000 * 2**20}
+    return tables.Window(
+        device_id="cam-1", stream="s", sequence=sequence, model="digits", version="1.0.0", start=at, end=at,
+        received_at=at, requests=1, failed=0, body={"host": host},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit", "opened"), [(0.8, {"memory": "open"}), (0.95, {})])
+async def test_memory_beyond_the_setting_raises_an_alert_that_ends_with_it(
+    make: Make, limit: float, opened: dict[str, str]
+) -> None:
+    world = await make()
+    monitoring = world.settings.monitoring.model_copy(update={"memory_usage_threshold": limit})
+    world.settings = world.settings.model_copy(update={"monitoring": monitoring})
+    await world.device("cam-1")
+    early = (remembering(1, 200, T0 - timedelta(minutes=9)), remembering(2, 3600, T0 - timedelta(minutes=5)))
+    await add(world, *early, remembering(3, None, T0))
+    watch = AlertWatch(world)
+    await watch.look()
+    await watch.look()
+    assert await live(world) == opened
+    await add(world, remembering(4, 300, T0))
+    for _ in range(world.settings.alerts.clear_evaluations):
+        await watch.look()
+    assert await live(world) == dict.fromkeys(opened, "resolved")
 
 
 async def test_without_anything_to_say_nothing_is_written(make: Make) -> None:

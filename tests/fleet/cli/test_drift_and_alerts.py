@@ -44,6 +44,14 @@ def test_show_lists_every_distance_and_says_the_worst(manager, types) -> None:
     assert json.loads(types("drift", "show", "digits", "--json").stdout)["model"] == "digits"
 
 
+def test_show_tells_the_estimate_of_accuracy_and_that_it_is_one(manager, types) -> None:
+    text = "estimate: 91.0% of 240 answers are right (± 3.0 points), judged by confidence alone"
+    row = verdict("fleet", "output.confidence", "ok", 0.01) | {"accuracy_estimate": {"estimate": True, "text": text}}
+    manager.answer("GET /api/v1/drift/digits", {"model": "digits", "items": [row], "next_cursor": None})
+    assert f"fleet 1.0.0: {text}" in types("drift", "show", "digits").stderr
+    assert json.loads(types("drift", "show", "digits", "--json").stdout)["items"][0]["accuracy_estimate"]["estimate"]
+
+
 def test_alerts_list_show_ack_resolve(manager, types) -> None:
     manager.answer("GET /api/v1/alerts", {"items": [ALERT], "next_cursor": None})
     manager.answer("GET /api/v1/alerts/al-1", ALERT)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from fleet.telemetry import calibrated
 from fleet.telemetry.baselines import Reference
@@ -167,3 +168,19 @@ def test_a_ring_sums_windows_in_any_order_and_forgets() -> None:
     assert ring.recent(["c", "a"], 168)[:, 0].tolist() == [5, 3]
     ring.advance(5000)
     assert ring.recent(["a", "c"], 168).sum() == 0
+
+
+def test_classes_have_no_order_and_one_that_grows_is_found_wherever_it_stands() -> None:
+    """The same change of shares in every order of the classes gives the same p, and one below that of the residual."""
+    expected, counts = [100] * 10, [80] * 9 + [280]
+    found = []
+    for place in range(10):
+        rolled = np.roll(counts, place)
+        layout = Layout.of({"c": reference(tuple(expected), "category")})
+        vector = np.append(rolled, 0)[None]
+        none = Dispersion.none(1, 1)
+        against = calibrated.Reference.of(layout.vector[None], layout)
+        one = calibrated.window(vector, against, layout, none, hours=24)
+        found.append(float(one.p[0, 0]))
+    chi2 = stats.chi2_contingency([expected, counts], correction=False)
+    assert max(found) == pytest.approx(chi2.pvalue, rel=1e-6)

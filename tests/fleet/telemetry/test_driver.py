@@ -1,7 +1,9 @@
 """Windows in, verdicts and alerts out, with a real database and a clock that the test turns."""
 
+import asyncio
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import select
 
 from fleet.alerts import desk
@@ -115,3 +117,19 @@ async def test_without_news_nothing_is_written(world: World) -> None:
     seen = world.hub.count
     await world.driver.evaluate()
     assert world.hub.count == seen
+
+
+@pytest.mark.parametrize(("hours", "looked"), [(1e-5, True), (6, False)])
+async def test_without_news_the_next_look_comes_after_the_monitoring_interval(
+    world: World, hours: float, looked: bool
+) -> None:
+    """A window that nobody announced is found by a look that nothing but the interval caused."""
+    drift = world.settings.drift_detection.model_copy(update={"monitoring_interval_hours": hours})
+    world.settings = world.settings.model_copy(update={"drift_detection": drift})
+    running = asyncio.create_task(DriftDriver(world).run())
+    await asyncio.sleep(1.6)  # the first two looks are at the start
+    await world.deliver("cam-1", 0.5, 200, world.clock.at)
+    await asyncio.sleep(1.8)
+    running.cancel()
+    await asyncio.wait([running])
+    assert (await world.state("device:cam-1") is not None) == looked

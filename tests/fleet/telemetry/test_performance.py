@@ -1,6 +1,7 @@
 """Accuracy, precision, recall and latency: intervals, and what counts as worse."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.stats import binomtest, norm
 from fleet.telemetry.performance import Interval, Limits, Tally, Z, losses, scores, wilson
 from shared.sketches import Latency, latency_bin
 
-LIMITS = Limits(accuracy=0.05, precision=0.05, recall=0.05, latency=0.2, min_samples=100)
+LIMITS = Limits(accuracy=0.05, precision=0.05, recall=0.05, latency=0.2, degradation=0.1, min_samples=100)
 REFERENCE = {"accuracy": 0.95, "precision": 0.95, "recall": 0.95}
 
 
@@ -103,6 +104,26 @@ def test_latency_is_compared_with_the_devices_own_past(scale: float, number: int
     if found:
         assert found[0].value / found[0].reference == pytest.approx(1.5, rel=0.1)
         assert "was" in found[0].text
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.05, ["median latency"]), (0.3, [])])
+def test_a_median_that_grows_by_more_than_the_allowed_share_is_a_loss_before_the_p95_is(
+    share: float, told: list[str]
+) -> None:
+    limits, before = replace(LIMITS, degradation=share), Latency(latencies(1.0, 20_000, seed=2))
+    found = list(losses(limits, Tally(latency=latencies(1.15, 5000)), {}, before))
+    assert [loss.metric for loss in found] == told
+    if found:
+        assert found[0].value / found[0].reference == pytest.approx(1.15, rel=0.05)
+        assert found[0].text.startswith("median latency is")
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.1, ["accuracy"]), (0.9, [])])
+def test_a_share_of_accuracy_may_be_lost_where_the_difference_may(share: float, told: list[str]) -> None:
+    """Of an accuracy of 0.95 a tenth is 0.095; the difference may be 0.9."""
+    limits = replace(LIMITS, accuracy=0.9, precision=0.9, recall=0.9, degradation=share)
+    found = losses(limits, labelled(np.array([[750, 250], [250, 750]])), {"accuracy": 0.95}, Latency({}))
+    assert [loss.metric for loss in found] == told
 
 
 def test_a_loss_says_by_how_much_it_is_beyond_its_limit() -> None:

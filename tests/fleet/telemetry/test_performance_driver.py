@@ -1,5 +1,6 @@
 """Windows with labels in, alerts of kind performance out."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -115,6 +116,7 @@ async def test_a_device_that_becomes_slower_than_it_was_raises_an_alert(days: Da
 async def test_each_threshold_has_an_effect(days: Days, parts: Manager, wide: str) -> None:
     chosen = parts.settings.model_dump()
     chosen["thresholds"]["performance_drift"][wide] = 0.9
+    chosen["monitoring"]["performance_degradation_threshold"] = 1.0
     days.driver = PerformanceDriver(replace(parts, settings=type(parts.settings).model_validate(chosen)))
     for _ in range(48):
         await days.hour(ms=10.0)
@@ -122,6 +124,26 @@ async def test_each_threshold_has_an_effect(days: Days, parts: Manager, wide: st
         await days.hour(right=60, wrong=40, ms=16.0)
     told = {row[0].split()[1] for row in await days.alerts()}
     assert told == {"accuracy", "precision", "recall", "latency"} - {wide.removesuffix("_threshold")}
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(0.002, ["digits@1.0.0 accuracy"]), (15, [])])
+async def test_performance_is_looked_at_as_often_as_the_settings_say(
+    days: Days, parts: Manager, minutes: float, told: list[str]
+) -> None:
+    """The first look is at the start; what came after it waits for the next."""
+    chosen = parts.settings.model_dump()
+    chosen["deployment"]["performance_monitoring_interval_minutes"] = minutes
+    chosen["thresholds"]["performance_drift"] |= {"precision_threshold": 0.9, "recall_threshold": 0.9}
+    driver = PerformanceDriver(replace(parts, settings=type(parts.settings).model_validate(chosen)))
+    running = asyncio.create_task(driver.run())
+    await asyncio.sleep(0.3)
+    said = window(1, labelled=600, correct=300, confusion=((3, 3, 300), (3, 5, 300)))
+    async with parts.database.write() as tx:
+        windows.insert_window(tx, said, now=NOW)
+    await asyncio.sleep(1.0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert [row[0] for row in await days.alerts()] == told
 
 
 async def test_a_past_that_is_not_looked_at_slows_nothing(days: Days, parts: Manager) -> None:

@@ -130,3 +130,18 @@ def test_sentences() -> None:
     assert "more missing values than in the reference" in verdict.sentence(
         RULE, replace(DRIFTED, alarm=replace(ALARM, test="missing"))
     )
+
+
+@pytest.mark.parametrize(("level", "psi"), [("low", 0.5), ("medium", 0.6), ("high", 0.7), ("critical", 0.8)])
+def test_each_cut_of_severity_is_the_one_of_the_settings(level: str, psi: float) -> None:
+    cuts = {"low": 0.5, "medium": 0.6, "high": 0.7, "critical": 0.8}
+    chosen = rule(thresholds={"severity_levels": cuts})
+    assert verdict.severity(chosen, psi) == level
+    assert verdict.severity(chosen, psi - 0.01) != level
+
+
+def test_so_many_samples_as_the_settings_ask_for_are_collected_first() -> None:
+    found = finding(SAME, samples=240)
+    assert verdict.look(rule(), Standing(), found).state == "ok"
+    asked = rule(drift_detection={"min_samples_for_detection": 241})
+    assert verdict.look(asked, Standing(), found).state == "collecting"
