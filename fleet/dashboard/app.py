@@ -20,6 +20,8 @@ from fleet.dashboard import drift_views, facts, live, page, reading, rollout_vie
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.reading import rollout_view
 from fleet.store import rollouts as store
+from fleet.telemetry.figures import estimated
+from fleet.telemetry.performance import Limits
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -141,14 +143,17 @@ class Desk:
             states = await reading.drift_states(tx)
             release = drift_views.choose(states, model, version) or (model or "", version or "")
             devices, drifted = await reading.moved(tx, *release, _MOVED)
+            fleet = await reading.fleet_drift(tx, *release)
+            estimates = [one.body["accuracy_estimate"] for one in fleet if "accuracy_estimate" in one.body]
             found = drift_views.Facts(
                 states=states,
                 model=release[0],
                 version=release[1],
-                fleet=await reading.fleet_drift(tx, *release),
+                fleet=fleet,
                 devices=devices,
                 drifted=drifted,
                 standing=next(iter(manager.standings.of(*release, "fleet")), None),
+                estimates=[estimated(one, Limits.of(manager.settings)) for one in estimates],
                 feature=feature,
                 limits=self.limits,
                 now=now,

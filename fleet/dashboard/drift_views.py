@@ -103,6 +103,7 @@ class Facts:
     devices: Sequence[facts.Drift]  # the worst ones that are not as the reference
     drifted: int
     standing: Standing | None
+    estimates: Sequence[Figure]
     feature: str | None
     limits: facts.Limits
     now: datetime
@@ -125,7 +126,7 @@ def page(found: Facts) -> DriftPage:
         symbol=symbol,
         word=word,
         words=_words(found),
-        measured=() if standing is None else tuple(measured(one) for one in standing.figures),
+        measured=tuple(measured(one) for one in (*(standing.figures if standing else ()), *found.estimates)),
         as_of="" if standing is None else as_of(standing.as_of, found.now),
         features=tuple(_moved(one, one.feature) for one in features),
         devices=tuple(_moved(one, one.scope.removeprefix("device:")) for one in found.devices),

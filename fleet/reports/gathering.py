@@ -6,7 +6,7 @@ I/O: tasks.
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,7 +28,7 @@ from fleet.store import reports as store
 from fleet.store.database import Database
 from fleet.store.reports import Known
 from fleet.store.sketches import Place
-from fleet.telemetry import baselines
+from fleet.telemetry import baselines, figures
 from fleet.telemetry.finding import FLEET
 from fleet.telemetry.layout import Layout
 from fleet.telemetry.performance import Limits
@@ -81,7 +81,7 @@ async def gather(database: Database, settings: FleetSettings, wish: Wish) -> Fac
         reporters = await store.reporters(tx, subject.model, subject.version, cut.kind, *_edges(subject))
     reporters = [one for one in reporters if chosen is None or one in chosen]
     rule = Rule.of(settings)
-    judge = _Judge(layout, rule, references, _heaviness(states, subject, layout, rule))
+    judge = _Judge(layout, rule, references, _heaviness(states, subject, layout, rule), Limits.of(settings))
     sums = _Sums(np.zeros((cut.number, layout.size), dtype=np.int64))
     for start in range(0, len(reporters), BLOCK):
         some = reporters[start : start + BLOCK]
@@ -95,7 +95,7 @@ async def gather(database: Database, settings: FleetSettings, wish: Wish) -> Fac
         )
     async with database.read() as tx:
         performance = await performing.performance(
-            tx, subject, Limits.of(settings), timedelta(days=settings.drift_detection.baseline_window_days), chosen
+            tx, subject, judge.limits, timedelta(days=settings.drift_detection.baseline_window_days), chosen
         )
         return await _facts(tx, subject, judge, sums, known, chosen, states, performance, others)
 
@@ -103,8 +103,15 @@ async def gather(database: Database, settings: FleetSettings, wish: Wish) -> Fac
 class _Judge:
     """How rows are compared: what with, and how much ordinary days differ."""
 
-    def __init__(self, layout: Layout, rule: Rule, references: Mapping[str, Ints], heavy: Mapping[str, Floats]) -> None:
-        self.layout, self.rule = layout, rule
+    def __init__(
+        self,
+        layout: Layout,
+        rule: Rule,
+        references: Mapping[str, Ints],
+        heavy: Mapping[str, Floats],
+        limits: Limits,
+    ) -> None:
+        self.layout, self.rule, self.limits = layout, rule, limits
         self._references, self._heavy = references, heavy
 
     def compare(self, scopes: Sequence[str], counts: Ints) -> list[comparing.Compared]:
@@ -254,11 +261,23 @@ async def _facts(
         states={
             row.feature: row.state for row in states if row.version == subject.version and row.scope == subject.scope
         },
-        performance=performance,
+        performance=_with_estimate(performance, subject, states, judge.limits),
         requests=requests,
         failed=failed,
         others=others,
     )
+
+
+def _with_estimate(
+    performance: Performance, subject: Subject, states: Sequence[tables.DriftState], limits: Limits
+) -> Performance:
+    """What confidence alone says of accuracy now, beside what was measured."""
+    said = [
+        row.body["accuracy_estimate"]
+        for row in states
+        if "accuracy_estimate" in row.body and (row.version, row.scope) == (subject.version, subject.scope)
+    ]
+    return replace(performance, figures=(*performance.figures, *(figures.estimated(one, limits) for one in said)))
 
 
 def _serves(one: Known, subject: Subject) -> bool:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from fleet.telemetry.performance import TAIL, Interval, Limits, Tally, losses, scores, wilson
 from shared.sketches import Latency
@@ -23,6 +23,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "accuracy": "Accuracy is the share of answers with a known truth that were right.",
     "precision": "Precision says how often the model is right when it names a class, as a mean over the classes.",
     "recall": "Recall says how much of each class the model finds, as a mean over the classes.",
+    "accuracy without labels": "The share of answers that are probably right, judged by their confidence alone.",
     "latency": "Nineteen of twenty requests are answered within the p95.",
 }
 
@@ -58,8 +59,10 @@ class Figure:
     @property
     def text(self) -> str:
         """What it says here, in one sentence."""
-        kind = "requests" if self.metric == "latency" else "labelled answers"
+        kind = "requests" if self.metric == "latency" else "answers" if self.estimate else "labelled answers"
         was = "on the same devices before" if self.metric == "latency" else "at publish"
+        if self.estimate and self.reference is not None:
+            return f"{self.samples} {kind}; {self.written(self.reference)} were right {was}. Confidence may mislead."
         if self.value is None:
             return f"insufficient data: no {kind} yet."
         if self.state == "collecting":
@@ -178,6 +181,23 @@ def _figure(
         samples=0 if interval is None else interval.samples,
         needed=needed,
         state=state,
+    )
+
+
+def estimated(said: Mapping[str, Any], limits: Limits) -> Figure:
+    """The estimate of accuracy that the driver of drift stored (its JSON form), as a figure: shown, never an alarm."""
+    value, error, was = float(said["accuracy"]), float(said["error"]), float(said["reference_accuracy"])
+    return Figure(
+        metric="accuracy without labels",
+        value=value,
+        low=max(0.0, value - error),
+        high=min(1.0, value + error),
+        reference=was,
+        limit=limits.accuracy,
+        samples=int(said["samples"]),
+        needed=limits.min_samples,
+        state="watch" if value + error < was - limits.accuracy else "ok",
+        estimate=True,
     )
 
 
