@@ -91,6 +91,8 @@ class LinkThread(ABC):
     def submit(self, command: Callable[[], None]) -> None:
         """Have `command` run in the thread; from any thread."""
         self._commands.append(command)
+        if len(self._commands) > 1:
+            return  # whoever handed over the first wakes the thread, and it takes all
         with contextlib.suppress(OSError):  # full: it wakes anyway; closed: the connection has ended
             self._waker.send(b"\0")
 

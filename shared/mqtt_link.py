@@ -18,6 +18,7 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 PROBE_TIMEOUT_SECONDS: Final = 3.0
 SESSION_EXPIRY_SECONDS: Final = 24 * 3600
-#: Unacknowledged messages that the broker may send ahead, and that we may have on the way.
+#: Unacknowledged messages that we may have on the way.
 IN_FLIGHT: Final = 100
 #: Messages waiting for the consumer before we stop reading from the socket.
 BACKLOG: Final = 2000
@@ -64,6 +65,7 @@ class _Connection(LinkThread):
         self._probing, self._protocol = protocol is None, protocol or _V5
         self._published: dict[int, asyncio.Future[None]] = {}
         self._subscribing: set[int] = set()
+        self._arrived: deque[Incoming] = deque()  # from the thread to the event loop
         self._ready_at: float | None = None
         self._client: Client | None = None
 
@@ -79,6 +81,10 @@ class _Connection(LinkThread):
     def leave(self) -> None:
         """End the connection so that the broker publishes the last will, if there is one."""
         self.submit(self._leave)
+
+    def _hand_over(self) -> None:
+        while self._arrived:
+            self._link.receive(self._arrived.popleft())
 
     def _settle_others(self, over: Ended) -> None:
         for future in self._published.values():
@@ -113,7 +119,7 @@ class _Connection(LinkThread):
             return
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
-        properties.ReceiveMaximum = IN_FLIGHT
+        properties.ReceiveMaximum = self._link.settings.ahead
         client.connect(address.host, address.port, keepalive, clean_start=False, properties=properties)
 
     def _turn(self, client: Client, wire: Any) -> None:
@@ -221,7 +227,9 @@ class _Connection(LinkThread):
             bool(message.retain),
             lambda: self.submit(lambda: self._acknowledge(number, quality)),
         )
-        self._post(self._link.receive, incoming)
+        self._arrived.append(incoming)
+        if len(self._arrived) == 1:  # else a hand-over is under way, and takes this one too
+            self._post(self._hand_over)
 
     def _on_disconnect(self, _client: Client, _userdata: object, flags: Any, reason: ReasonCode, *_: object) -> None:
         early = self._ready_at is None and not flags.is_disconnect_packet_from_server

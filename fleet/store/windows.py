@@ -7,30 +7,34 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import Report, UtcDateTime, Window
 from shared.messages import TelemetryWindow, UpdateReport
 
 
-def insert_window(tx: AsyncSession, window: TelemetryWindow, *, now: datetime) -> None:
-    """Store a window that ingest has accepted."""
-    tx.add(
-        Window(
-            device_id=window.device,
-            stream=window.stream,
-            sequence=window.sequence,
-            model=window.model,
-            version=window.version,
-            start=window.start,
-            end=window.end,
-            received_at=now,
-            requests=window.requests,
-            failed=sum(window.errors.values()),
-            body=window.model_dump(mode="json", exclude_none=True),
-        )
-    )
+async def insert_windows(tx: AsyncSession, said: Sequence[TelemetryWindow], *, now: datetime) -> None:
+    """Store windows that ingest has accepted, all of them or none."""
+    rows = [
+        {
+            "device_id": window.device,
+            "stream": window.stream,
+            "sequence": window.sequence,
+            "model": window.model,
+            "version": window.version,
+            "start": window.start,
+            "end": window.end,
+            "received_at": now,
+            "requests": window.requests,
+            "failed": sum(window.errors.values()),
+            "body": window.model_dump(mode="json", exclude_none=True),
+            "counted": False,
+        }
+        for window in said
+    ]
+    if rows:
+        await (await tx.connection()).execute(insert(Window.__table__), rows)
 
 
 def insert_report(tx: AsyncSession, report: UpdateReport, *, now: datetime) -> None:
