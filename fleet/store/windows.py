@@ -60,6 +60,8 @@ class Performance(NamedTuple):
 
     name: Name
     received_at: datetime
+    start: datetime  # by the device's clock, as `end`
+    end: datetime
     model: str
     version: str
     latency: Mapping[str, int]
@@ -77,13 +79,14 @@ async def performances(tx: AsyncSession, since: datetime, *, page: int) -> Async
     """Of every window that came at `since` or later, in order, read by so many at a time."""
     order = (Window.received_at, Window.device_id, Window.stream, Window.sequence)
     body = (Window.body[name] for name in ("latency", "labelled", "correct", "confusion"))
-    query = select(*order, Window.model, Window.version, *body).order_by(*order).limit(page)
+    columns = (*order, Window.start, Window.end, Window.model, Window.version, *body)
+    query = select(*columns).order_by(*order).limit(page)
     condition = Window.received_at >= since
     while True:
         rows = (await tx.execute(query.where(condition))).all()
-        for at, device, stream, sequence, model, version, latency, labelled, correct, confusion in rows:
+        for at, device, stream, sequence, *rest, latency, labelled, correct, confusion in rows:
             name = (device, stream, sequence)
-            yield Performance(name, at, model, version, latency or {}, labelled or 0, correct or 0, confusion or ())
+            yield Performance(name, at, *rest, latency or {}, labelled or 0, correct or 0, confusion or ())
         if len(rows) < page:
             return
         last = (literal(rows[-1][0], UtcDateTime()), *rows[-1][1:4])

@@ -1,7 +1,8 @@
 """The shell of performance: new windows -> tallies of each day -> what got worse -> alerts.
 
 A release is compared with its reference data, its latency with what the same device needed for the same model in the
-days before. Its memory is rebuilt from the stored windows at start.
+days before. A window counts when it was measured, however late it comes. The memory is rebuilt from the stored windows
+at start, a page at a time.
 
 I/O: tasks.
 """
@@ -22,6 +23,7 @@ from fleet.store import devices, releases, tables, windows
 from fleet.telemetry import performance
 from fleet.telemetry.driver import Parts
 from fleet.telemetry.performance import Limits, Loss, Tally
+from fleet.telemetry.vectors import Calendar
 from shared.sketches import Latency
 
 KIND: Final = "performance"
@@ -44,6 +46,7 @@ class PerformanceDriver:
         self._parts = parts
         settings = parts.settings
         self._limits = Limits.of(settings)
+        self._calendar = Calendar.of(settings.drift_detection.detection_window_days)
         self._clear_after = settings.alerts.clear_evaluations
         self._detection = timedelta(days=settings.drift_detection.detection_window_days)
         self._kept = self._detection + timedelta(days=settings.drift_detection.baseline_window_days)
@@ -96,7 +99,7 @@ class PerformanceDriver:
                 continue
             self._seen[row.name] = row.received_at
             place = (row.device, row.model)
-            buckets = self._tallies[place][self._bucket(row.received_at)]
+            buckets = self._tallies[place][self._measured(row)]
             buckets.setdefault(row.version, Tally()).add(_tally(row))
             changed.add(place)
             self._since = max(self._since or row.received_at, row.received_at)
@@ -107,6 +110,11 @@ class PerformanceDriver:
             for start in [start for start in tallies if start < oldest]:
                 del tallies[start]
         return changed
+
+    def _measured(self, row: windows.Performance) -> datetime:
+        """The bucket of the window's own times; of its arrival where they cannot be believed."""
+        hour, _believed = self._calendar.place(row.start, row.end, row.received_at)
+        return self._bucket(self._calendar.begin(hour))
 
     def _bucket(self, at: datetime) -> datetime:
         return at - (at - _EPOCH) % (self._detection / 2)

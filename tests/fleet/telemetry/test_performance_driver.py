@@ -64,17 +64,21 @@ class Days:
     def __init__(self, manager: Manager) -> None:
         self.manager, self.driver, self.sequence = manager, PerformanceDriver(manager), 0
 
-    async def hour(self, *, right: int = 0, wrong: int = 0, ms: float = 10.0, requests: int = 200) -> None:
+    async def hour(
+        self, *, right: int = 0, wrong: int = 0, ms: float = 10.0, requests: int = 200, late: timedelta = timedelta()
+    ) -> None:
+        """One hour later it tells of an hour; `late` is how long ago that ended."""
         self.sequence += 1
         self.manager.clock.at += timedelta(hours=1)
+        end = self.manager.clock.at - late
         some = (3, 3, right // 2), (5, 5, right - right // 2), (3, 5, wrong // 2), (5, 3, wrong - wrong // 2)
         pairs = tuple(pair for pair in some if pair[2])
         said = window(
             self.sequence, requests=requests, latency={latency_bin(ms): requests},
-            labelled=right + wrong, correct=right, confusion=pairs,
+            labelled=right + wrong, correct=right, confusion=pairs, start=end - timedelta(hours=1), end=end,
         )  # fmt: skip
         async with self.manager.database.write() as tx:
-            windows.insert_window(tx, said, now=self.manager.clock.at)
+            await windows.insert_windows(tx, [said], now=self.manager.clock.at)
         await self.driver.evaluate()
 
     async def alerts(self) -> list[tuple[str, str, str]]:
@@ -146,6 +150,23 @@ async def test_a_restart_of_the_manager_changes_no_verdict(days: Days, parts: Ma
     assert await days.alerts() == before
     places = {place: len(found) for place, found in days.driver._tallies.items()}
     assert places == {("cam-1", "digits"): 5}
+
+
+async def test_what_comes_days_late_does_not_count_as_today(days: Days) -> None:
+    for _ in range(24):
+        await days.hour(right=95, wrong=5, ms=10.0)
+    for _ in range(24):  # a backlog of bad days that are over
+        await days.hour(right=20, wrong=80, ms=40.0, late=timedelta(days=4))
+    assert await days.alerts() == []
+    for _ in range(6):
+        await days.hour(right=20, wrong=80)
+    assert {row[0].split()[1] for row in await days.alerts()} == {"accuracy", "precision", "recall"}
+
+
+async def test_a_clock_that_cannot_be_believed_counts_as_of_its_arrival(days: Days) -> None:
+    for _ in range(6):
+        await days.hour(right=20, wrong=80, late=timedelta(days=4000))
+    assert {row[0].split()[1] for row in await days.alerts()} == {"accuracy", "precision", "recall"}
 
 
 async def test_windows_are_read_page_by_page_and_each_once(days: Days, manager: Manager) -> None:
