@@ -82,10 +82,6 @@ class _Connection(LinkThread):
         """End the connection so that the broker publishes the last will, if there is one."""
         self.submit(self._leave)
 
-    def _hand_over(self) -> None:
-        while self._arrived:
-            self._link.receive(self._arrived.popleft())
-
     def _settle_others(self, over: Ended) -> None:
         for future in self._published.values():
             _fail(future, f"the connection ended: {over.reason}")
@@ -229,7 +225,7 @@ class _Connection(LinkThread):
         )
         self._arrived.append(incoming)
         if len(self._arrived) == 1:  # else a hand-over is under way, and takes this one too
-            self._post(self._hand_over)
+            self._post(self._link.receive, self._arrived)
 
     def _on_disconnect(self, _client: Client, _userdata: object, flags: Any, reason: ReasonCode, *_: object) -> None:
         early = self._ready_at is None and not flags.is_disconnect_packet_from_server
@@ -398,6 +394,7 @@ class MqttLink:
             self._protocol = _V5 if protocol == _V5 else None  # an older broker may be replaced by a newer
             logger.info("link up client=%s mqtt=%s", self.settings.client_id, "5" if protocol == _V5 else "3.1.1")
 
-    def receive(self, incoming: Incoming) -> None:
-        """A message came. Called by the connection, in the event loop."""
-        self._inbox.put_nowait(incoming)
+    def receive(self, arrived: deque[Incoming]) -> None:
+        """Messages came; takes all. Called by the connection, in the event loop."""
+        while arrived:
+            self._inbox.put_nowait(arrived.popleft())

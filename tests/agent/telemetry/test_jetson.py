@@ -88,7 +88,7 @@ def test_a_board_travels_in_a_hundred_bytes(board: Mapping[str, str], tmp_path: 
         ).to_wire()  # fmt: skip
 
     found = measure(tmp_path, lay(tmp_path, board))
-    assert sent(found).startswith(b"\x02")
+    assert sent(found).startswith(b"\x03")
     assert len(sent(found)) - len(sent(HostMetrics())) <= 110
     host = TelemetryWindow.parse(sent(found)).host
     assert host.rails_watts == pytest.approx(found.rails_watts, abs=0.006)
