@@ -83,12 +83,12 @@ async def put(tx: AsyncSession, place: Place, vector: bytes, *, new: bool) -> No
 Page = Sequence[tuple[Place, bytes]]
 
 
-async def hours_since(tx: AsyncSession, since: datetime, *, page: int = PAGE) -> AsyncIterator[Page]:
-    """Every hour that began at `since` or later, read by so many at a time."""
+async def since(tx: AsyncSession, span: str, begin: datetime, *, page: int = PAGE) -> AsyncIterator[Page]:
+    """Every sum of this span that began at `begin` or later, read by so many at a time."""
     key = (Sketch.device_id, Sketch.model, Sketch.version)
-    query = select(*key, Sketch.start, Sketch.vector).where(Sketch.span == "hour", Sketch.start >= since)
+    query = select(*key, Sketch.start, Sketch.vector).where(Sketch.span == span, Sketch.start >= begin)
     async for rows in _pages(tx, query, page):
-        yield [(Place(row[0], row[1], row[2], "hour", row[3]), row[4]) for row in rows]
+        yield [(Place(row[0], row[1], row[2], span, row[3]), row[4]) for row in rows]
 
 
 async def first_days(tx: AsyncSession, number: int, *, page: int = PAGE) -> AsyncIterator[Page]:

@@ -75,13 +75,13 @@ class Performance(NamedTuple):
         return self.name[0]
 
 
-async def performances(tx: AsyncSession, since: datetime, *, page: int) -> AsyncIterator[Performance]:
-    """Of every window that came at `since` or later, in order, read by so many at a time."""
+async def performances(tx: AsyncSession, after: datetime, *, page: int) -> AsyncIterator[Performance]:
+    """Of every window that came later than `after`, in order, read by so many at a time."""
     order = (Window.received_at, Window.device_id, Window.stream, Window.sequence)
     body = (Window.body[name] for name in ("latency", "labelled", "correct", "confusion"))
     columns = (*order, Window.start, Window.end, Window.model, Window.version, *body)
     query = select(*columns).order_by(*order).limit(page)
-    condition = Window.received_at >= since
+    condition = Window.received_at > after
     while True:
         rows = (await tx.execute(query.where(condition))).all()
         for at, device, stream, sequence, *rest, latency, labelled, correct, confusion in rows:

@@ -64,7 +64,7 @@ class Memory:
         """Everything from the store, a page at a time."""
         await self.refresh(tx, now)
         since = self._calendar.begin(self._calendar.hour(now) - HOURS + 1)
-        async for page in store.hours_since(tx, since):
+        async for page in store.since(tx, "hour", since):
             await self._restore(tx, page, now, day=False)
         async for page in store.first_days(tx, self._number):
             await self._restore(tx, page, now, day=True)

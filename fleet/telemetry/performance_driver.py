@@ -1,8 +1,8 @@
 """The shell of performance: new windows -> tallies of each day -> what got worse -> alerts.
 
 A release is compared with its reference data, its latency with what the same device needed for the same model in the
-days before. A window counts when it was measured, however late it comes. The memory is rebuilt from the stored windows
-at start, a page at a time.
+days before. A window counts when it was measured, however late it comes. The memory is kept as sums once a minute; at
+start they are read, and the windows that came later.
 
 I/O: tasks.
 """
@@ -19,7 +19,7 @@ from fleet.alerts import desk
 from fleet.alerts.expected import ERRORS
 from fleet.alerts.states import Severity
 from fleet.store import alerts as alert_store
-from fleet.store import devices, releases, tables, windows
+from fleet.store import devices, releases, sketches, tables, tallies, windows
 from fleet.telemetry import performance
 from fleet.telemetry.driver import Parts
 from fleet.telemetry.performance import Limits, Loss, Tally
@@ -30,7 +30,9 @@ KIND: Final = "performance"
 REST_SECONDS: Final = 5.0
 PAGE: Final = 2000
 #: Windows that committed late are looked for this far back.
-OVERLAP: Final = timedelta(seconds=30)
+OVERLAP: Final = timedelta(seconds=5)
+#: How often what is remembered is kept.
+KEEP_EVERY: Final = timedelta(minutes=1)
 #: How far beyond its limit a loss is, from the worst down.
 _SEVERITIES: Final[tuple[tuple[float, Severity], ...]] = ((4.0, "critical"), (2.0, "high"), (0.0, "medium"))
 
@@ -54,7 +56,10 @@ class PerformanceDriver:
         self._tallies: dict[Place, dict[datetime, dict[str, Tally]]] = defaultdict(lambda: defaultdict(dict))
         self._references: dict[tuple[str, str], Mapping[str, float]] = {}
         self._seen: dict[windows.Name, datetime] = {}
-        self._since: datetime | None = None
+        self._since: datetime | None = None  # the newest arrival that was counted
+        self._floor: datetime | None = None  # what arrived up to here is in the sums that were read at start
+        self._unkept = set[tuple[Place, datetime]]()
+        self._kept_at: datetime | None = None
         self._quiet = Counter[str]()  # alert -> looks in a row that did not find its cause
 
     async def run(self) -> None:
@@ -68,11 +73,14 @@ class PerformanceDriver:
     async def evaluate(self) -> None:
         """One look at what came since the one before."""
         now = self._parts.clock.now()
+        if self._floor is None:
+            await self._restore(now)
         async with self._parts.database.read() as tx:
             changed = await self._take(tx, now)
             serving = await devices.serving(tx)
             live = await alert_store.live(tx, kind=KIND)
             await self._learn(tx, {(model, serving.get(device, {}).get(model, "")) for device, model in changed})
+        await self._keep(now)
         found = {
             (f"device:{place[0]}", f"{place[1]}@{version} {loss.metric}"): (version, loss)
             for place in changed
@@ -92,24 +100,46 @@ class PerformanceDriver:
 
     async def _take(self, tx: AsyncSession, now: datetime) -> set[Place]:
         """Read what is new, a page at a time; the places that it is about."""
-        since = now - self._kept if self._since is None else self._since - OVERLAP
+        floor = self._floor or now - self._kept
         changed = set[Place]()
-        async for row in windows.performances(tx, since, page=PAGE):
+        async for row in windows.performances(tx, max(floor, (self._since or floor) - OVERLAP), page=PAGE):
             if row.name in self._seen:
                 continue
             self._seen[row.name] = row.received_at
-            place = (row.device, row.model)
-            buckets = self._tallies[place][self._measured(row)]
-            buckets.setdefault(row.version, Tally()).add(_tally(row))
+            place, bucket = (row.device, row.model), self._measured(row)
+            self._tallies[place][bucket].setdefault(row.version, Tally()).add(_tally(row))
+            self._unkept.add((place, bucket))
             changed.add(place)
             self._since = max(self._since or row.received_at, row.received_at)
         edge = (self._since or now) - 2 * OVERLAP
         self._seen = {name: at for name, at in self._seen.items() if at >= edge}
         oldest = self._bucket(now - self._kept)
-        for tallies in self._tallies.values():
-            for start in [start for start in tallies if start < oldest]:
-                del tallies[start]
+        for buckets in self._tallies.values():
+            for start in [start for start in buckets if start < oldest]:
+                del buckets[start]
         return changed
+
+    async def _restore(self, now: datetime) -> None:
+        self._floor = now - self._kept
+        async with self._parts.database.read() as tx:
+            async for one in tallies.load(tx, self._bucket(now - self._kept)):
+                place = (one.place.device, one.place.model)
+                self._tallies[place][one.place.start][one.place.version] = Tally.of(one.body)
+                self._floor = max(self._floor, one.counted_to)
+        self._since = self._kept_at = self._floor
+
+    async def _keep(self, now: datetime) -> None:
+        """What changed, once in a while. Lost with a crash: it is counted again from the windows."""
+        if not self._unkept or self._since is None or (self._kept_at and now - self._kept_at < KEEP_EVERY):
+            return
+        self._kept_at, unkept, self._unkept = now, self._unkept, set()
+        sums = [
+            tallies.Sum(sketches.Place(*place, version, tallies.SPAN, bucket), self._since, tally.body)
+            for place, bucket in unkept
+            for version, tally in self._tallies[place].get(bucket, {}).items()
+        ]
+        async with self._parts.database.write() as tx:
+            await tallies.save(tx, sums, oldest=self._bucket(now - self._kept))
 
     def _measured(self, row: windows.Performance) -> datetime:
         """The bucket of the window's own times; of its arrival where they cannot be believed."""

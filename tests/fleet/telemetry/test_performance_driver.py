@@ -9,6 +9,7 @@ from sqlalchemy import select
 from fleet.parts import Manager
 from fleet.store import windows
 from fleet.store.tables import Alert, Device, Release
+from fleet.telemetry.performance import Tally
 from fleet.telemetry.performance_driver import PerformanceDriver
 from shared.manifest import Artifact, Chunk, Manifest, Runtime, Tensor
 from shared.sketches import latency_bin
@@ -148,6 +149,7 @@ async def test_a_restart_of_the_manager_changes_no_verdict(days: Days, parts: Ma
     days.driver = PerformanceDriver(parts)
     await days.driver.evaluate()
     assert await days.alerts() == before
+    assert days.driver._floor > NOW + timedelta(hours=48)  # from sums, not from two days of windows
     places = {place: len(found) for place, found in days.driver._tallies.items()}
     assert places == {("cam-1", "digits"): 5}
 
@@ -167,6 +169,22 @@ async def test_a_clock_that_cannot_be_believed_counts_as_of_its_arrival(days: Da
     for _ in range(6):
         await days.hour(right=20, wrong=80, late=timedelta(days=4000))
     assert {row[0].split()[1] for row in await days.alerts()} == {"accuracy", "precision", "recall"}
+
+
+async def test_after_a_crash_sums_and_the_windows_beyond_them_are_all_there_is_once(days: Days, parts: Manager) -> None:
+    for _ in range(5):
+        await days.hour(right=10, wrong=1)
+    days.driver._kept_at = days.manager.clock.at + timedelta(days=1)  # what comes now is not kept before the crash
+    for _ in range(3):
+        await days.hour(right=20, wrong=2)
+    days.driver = PerformanceDriver(parts)
+    await days.driver.evaluate()
+    total = Tally()
+    for versions in days.driver._tallies["cam-1", "digits"].values():
+        for tally in versions.values():
+            total.add(tally)
+    assert (total.labelled, total.correct, total.latency.total()) == (5 * 11 + 3 * 22, 5 * 10 + 3 * 20, 8 * 200)
+    assert total.confusion.total() == total.labelled
 
 
 async def test_windows_are_read_page_by_page_and_each_once(days: Days, manager: Manager) -> None:
