@@ -10,6 +10,6 @@
 
     performance_driver: tallies of each day ──► performance (intervals, what got worse) ──► fleet.alerts.desk
 
-Reading order: rate, heard, bounds, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
-finding, looking, board, memory, verdict, alarms, driver; performance, performance_driver.
+Reading order: rate, heard, bounds, ingest; baselines, layout, vectors, rings; components, drift, dispersion,
+calibrated; finding, looking, board, memory, verdict, alarms, driver; performance, performance_driver.
 """
