@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy import Executable, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import BaselineChoice, Device, Sketch, Window
@@ -100,7 +100,7 @@ async def first_days(tx: AsyncSession, number: int, *, page: int = PAGE) -> Asyn
         yield [(Place(row[0], row[1], row[2], "day", row[3]), row[4]) for row in rows]
 
 
-async def _pages(tx: AsyncSession, query: Select[Any], page: int) -> AsyncIterator[Sequence[Any]]:
+async def _pages(tx: AsyncSession, query: Executable, page: int) -> AsyncIterator[Sequence[Any]]:
     """The rows through a cursor of the database: never all of them at once in memory."""
     found = await tx.stream(query, execution_options={"yield_per": page})
     try:

@@ -34,7 +34,7 @@ async def insert_windows(tx: AsyncSession, said: Sequence[TelemetryWindow], *, n
         for window in said
     ]
     if rows:
-        await (await tx.connection()).execute(insert(Window.__table__), rows)
+        await (await tx.connection()).execute(insert(Window), rows)
 
 
 def insert_report(tx: AsyncSession, report: UpdateReport, *, now: datetime) -> None:
@@ -84,9 +84,20 @@ async def performances(tx: AsyncSession, after: datetime, *, page: int) -> Async
     condition = Window.received_at > after
     while True:
         rows = (await tx.execute(query.where(condition))).all()
-        for at, device, stream, sequence, *rest, latency, labelled, correct, confusion in rows:
-            name = (device, stream, sequence)
-            yield Performance(name, at, *rest, latency or {}, labelled or 0, correct or 0, confusion or ())
+        for row in rows:
+            latency, labelled, correct, confusion = row[8:]
+            yield Performance(
+                name=(row[1], row[2], row[3]),
+                received_at=row[0],
+                start=row[4],
+                end=row[5],
+                model=row[6],
+                version=row[7],
+                latency=latency or {},
+                labelled=labelled or 0,
+                correct=correct or 0,
+                confusion=confusion or (),
+            )
         if len(rows) < page:
             return
         last = (literal(rows[-1][0], UtcDateTime()), *rows[-1][1:4])
