@@ -29,6 +29,7 @@ from agent.inbox import Inbox
 from agent.serving.supervisor import Serving
 from agent.state_folder import locked
 from agent.telemetry.driver import Telemetry
+from agent.telemetry.gauges import Gauges
 from agent.telemetry.host import hardware_class
 from agent.telemetry.outbox import Kind, Outbox
 from agent.telemetry.pace import Pace
@@ -145,6 +146,7 @@ class Agent:
             heartbeat=timedelta(seconds=settings.heartbeat_seconds),
             clock=self._clock,
         )
+        self._gauges = Gauges(timedelta(seconds=settings.telemetry.window_seconds), clock=self._clock)
         self._telemetry = Telemetry(
             self._outbox,
             state_dir=state_dir,
@@ -154,6 +156,7 @@ class Agent:
             serving=self._serving.serving,
             stored=self._uplink.wake,
             clock=self._clock,
+            measure=self._gauges.measure,
         )
         self._inbox = Inbox(self._link, device=self._device, driver=self._driver, uplink=self._uplink)
 
@@ -184,6 +187,7 @@ class Agent:
             logger.info("stopped device=%s", self._device)
         finally:
             self._telemetry.cut()
+            self._gauges.close()
             self._outbox.close()
 
     def _parts(self, endpoints: Endpoints) -> dict[str, Coroutine[None, None, None]]:

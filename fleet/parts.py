@@ -32,7 +32,7 @@ from fleet.releases.online_keys import OnlineKeys
 from fleet.releases.repository import Repository
 from fleet.store.database import Database
 from fleet.telemetry.figures import Standings
-from fleet.telemetry.ingest import Ingest
+from fleet.telemetry.ingest import BATCH, Ingest
 from fleet.telemetry.rate import Buckets
 from shared import signing
 from shared.clock import SystemClock
@@ -182,12 +182,13 @@ def _build(
 def _link_settings(settings: FleetSettings, broker: EmbeddedBroker | None, secret: str) -> LinkSettings:
     if broker is not None:
         url = _mqtt_url(settings, broker)
-        return LinkSettings(url=url, client_id=acl.MANAGER, username=acl.MANAGER, password=secret)
+        return LinkSettings(url=url, client_id=acl.MANAGER, username=acl.MANAGER, password=secret, ahead=2 * BATCH)
     return LinkSettings(
         url=settings.mqtt.url or "",
         client_id=acl.MANAGER,
         username=settings.mqtt.username,
         password=settings.mqtt.password,
+        ahead=2 * BATCH,
     )
 
 

@@ -1,9 +1,9 @@
-"""The compact form of a telemetry window: Protobuf's wire format, deflated with a preset dictionary (ADR 20).
+"""The compact form of a telemetry window: Protobuf's wire format, deflated, and the counts behind it (ADR 20, 24).
 
-    0x02 || raw deflate (RFC 1951, preset dictionary `DICTIONARY`) of the message in docs/protocol.md §2
+    0x03 || raw deflate (RFC 1951, preset dictionary `DICTIONARY`) of the message in docs/protocol.md || edges || counts
 
 `pack` takes what `model_dump(mode="json")` of a window gives, `unpack` gives it back: one check of values for both
-forms. Counts of all features stand in one column, so that they cost about one byte a bin.
+forms. Of the bin edges of each feature come 2 bytes; counts are written by `compact_split`, about six bits a bin.
 
 I/O: none.
 """
@@ -12,17 +12,18 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any, Final
 
-from shared import compact_host
+from shared import compact_host, compact_split
 from shared.compact_wire import Fields, column, number, text, unzigzag, zigzag
 from shared.errors import BadInputError
 
-MARK: Final = b"\x02"
+MARK: Final = b"\x03"
 MAX_PLAIN_BYTES: Final = 96 * 1024  # after inflating
+MAX_COUNTS: Final = 2**17  # of all features and the latency
 MAX_LATENCY_SPAN: Final = 2048  # bins between the fastest and the slowest request
-EDGES_HEX: Final = 6  # characters of the digest of the bin edges that travel
+EDGES_BYTES: Final = 2  # of the digest of the bin edges that travel
+EDGES_HEX: Final = 2 * EDGES_BYTES
 MANIFEST_HEX: Final = 16
 
 #: Part of the form: what windows usually hold, the most usual last. Another dictionary needs another mark.
@@ -31,6 +32,10 @@ DICTIONARY: Final = (
     b"bad-request,busy,internal,not-finite,timeout,worker-died"
     b"APE,DLA0,DLA1,MSENC,NVDEC,NVENC,NVJPG,NVJPG1,OFA,PVA0,SE,VIC,VDD_CPU_CV,VDD_GPU_SOC,VIN_SYS_5V0,"
     b"VDD_IN,VDD_CPU_GPU_CV,VDD_SOCcpu,gpu,cv0,cv1,cv2,soc0,soc1,soc2,tj,tboard,tdiode,"
+    b"APE,NVDLA0,NVDLA1,NVDEC,NVDEC1,NVENC,NVENC1,NVJPG,PVA0,PVA1,SE,VICNVDEC,NVENC,NVJPG,NVJPG1,OFA,VIC"
+    b"CPU,CV,GPU,SOC,SYS5V,VDDRQVDD_CPU_GPU_CV,VDD_IN,VDD_SOCVDD_CPU_CV,VDD_GPU_SOC,VIN_SYS_5V0"
+    b"AO,AUX,CPU,GPU,Tboard,Tdiode,thermal-fan-estcpu,cv0,cv1,cv2,gpu,soc0,soc1,soc2,tjcpu,gpu,soc0,soc1,soc2,tj"
+    b"NVDEC,NVENC,NVJPG,OFA,VIC"
     b"cpu-thermal,gpu-thermal,cv0-thermal,cv1-thermal,cv2-thermal,soc0-thermal,soc1-thermal,soc2-thermal,tj-thermal"
     b"embedding.10,embedding.11,embedding.12,embedding.13,embedding.14,embedding.15,"
     b"class.predicted,embedding.0,embedding.1,embedding.2,embedding.3,embedding.4,embedding.5,embedding.6,embedding.7,"
@@ -46,8 +51,8 @@ _TEXTS: Final = {1: "device", 6: "model", 7: "version"}
 _HEXES: Final = {2: "stream", 5: "boot", 8: "manifest"}
 _NUMBERS: Final = {3: "sequence", 13: "requests", 14: "labelled", 15: "correct", 16: "restarts", 30: "shed"}
 _BACK, _PROBATION, _START, _LENGTH, _AT = 4, 9, 10, 11, 12
-_ERRORS, _ERROR_NUMBERS, _LATENCY_FIRST, _LATENCY = 17, 18, 19, 20
-_FEATURES, _EDGES, _BINS, _COUNTS, _MISSING = 21, 22, 23, 24, 25
+_ERRORS, _ERROR_NUMBERS, _LATENCY_FIRST, _LATENCY_BINS = 17, 18, 19, 20
+_FEATURES, _MISSING = 21, 25
 _HOST, _CONFUSION, _BATCHES = 26, 27, 28
 _TRIPLE: Final = 3  # true class, predicted class, number
 
@@ -65,6 +70,7 @@ def packable(window: Document) -> bool:
         and all(_HEX.fullmatch(digest) and len(digest) >= EDGES_HEX for digest in edges)
         and all(name and "," not in name for name in names)
         and (not latency or max(latency) - min(latency) < MAX_LATENCY_SPAN)
+        and sum(len(counts["counts"]) for counts in features.values()) + MAX_LATENCY_SPAN <= MAX_COUNTS
         and window["sequence"] > window.get("after", 0)
         and _EPOCH <= datetime.fromisoformat(window["start"]) <= datetime.fromisoformat(window["end"])
     )
@@ -73,10 +79,9 @@ def packable(window: Document) -> bool:
 def pack(window: Document) -> bytes:
     """The compact form of a window that is `packable`. Times are cut to milliseconds."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
-    rest = b"".join(_fields(window))
-    counts = text(_COUNTS, column(value for one in window.get("features", {}).values() for value in one["counts"]))
-    # Two blocks of deflate: counts look like each other and like nothing else, their own code is worth its table.
-    return MARK + deflate.compress(rest) + deflate.flush(zlib.Z_BLOCK) + deflate.compress(counts) + deflate.flush()
+    every = window.get("features", {}).values()
+    edges = b"".join(bytes.fromhex(counts["edges"][:EDGES_HEX]) for counts in every)  # chance does not deflate
+    return MARK + deflate.compress(b"".join(_fields(window))) + deflate.flush() + edges + _counts(window)
 
 
 def unpack(payload: bytes) -> dict[str, Any]:
@@ -88,9 +93,9 @@ def unpack(payload: bytes) -> dict[str, Any]:
     inflate = zlib.decompressobj(-15, DICTIONARY)
     try:
         plain = inflate.decompress(payload[len(MARK) :], MAX_PLAIN_BYTES)
-        if not inflate.eof or inflate.unused_data:
+        if not inflate.eof:
             raise BadInputError(f"compact payload is cut off, or more than {MAX_PLAIN_BYTES} bytes")
-        return _document(Fields(plain))
+        return _document(Fields(plain), inflate.unused_data)
     except (zlib.error, ValueError, OverflowError) as error:
         raise BadInputError(f"compact payload is damaged: {error}") from None
 
@@ -111,9 +116,7 @@ def _fields(window: Document) -> Iterator[bytes]:
     every = list(window.get("features", {}).items())
     yield text(_FEATURES, ",".join(name for name, _ in every).encode())
     yield text(_HOST, compact_host.pack(window.get("host", {})))
-    yield text(_EDGES, b"".join(bytes.fromhex(counts["edges"][:EDGES_HEX]) for _, counts in every))
     yield from _columns(window)
-    yield text(_BINS, column(len(counts["counts"]) for _, counts in every))
     missing = [counts.get("missing", 0) for _, counts in every]
     yield text(_MISSING, column(missing) if any(missing) else b"")
 
@@ -122,23 +125,44 @@ def _columns(window: Document) -> Iterator[bytes]:
     errors, batches = window.get("errors", {}), window.get("batches", {})
     yield text(_ERRORS, ",".join(errors).encode())
     yield text(_ERROR_NUMBERS, column(errors.values()))
-    latency = {int(place): count for place, count in window.get("latency", {}).items()}
-    if latency:
-        low, high = min(latency), max(latency)
-        yield number(_LATENCY_FIRST, zigzag(low))
-        yield text(_LATENCY, column(latency.get(place, 0) for place in range(low, high + 1)))
+    first, latency = _latency(window)
+    yield number(_LATENCY_FIRST, zigzag(first))
+    yield number(_LATENCY_BINS, len(latency))
     yield text(_CONFUSION, column(value for triple in window.get("confusion", ()) for value in triple))
     yield text(_BATCHES, column(value for place, count in batches.items() for value in (int(place), count)))
 
 
-def _document(fields: Fields) -> dict[str, Any]:
+def _latency(window: Document) -> tuple[int, list[int]]:
+    """The first bin, and one number for each from there to the last."""
+    found = {int(place): count for place, count in window.get("latency", {}).items()}
+    if not found:
+        return 0, []
+    first = min(found)
+    return first, [found.get(place, 0) for place in range(first, max(found) + 1)]
+
+
+def _counts(window: Document) -> bytes:
+    bits, before = compact_split.Writer(), window.get("requests", 0)
+    if latency := _latency(window)[1]:
+        before = bits.counts(latency, before)
+    size = 0
+    for one in window.get("features", {}).values():
+        bits.number(zigzag(len(one["counts"]) - size))
+        size, before = len(one["counts"]), bits.counts(one["counts"], before)
+    return bits.bytes()
+
+
+def _document(fields: Fields, behind: bytes) -> dict[str, Any]:
     start = _EPOCH + fields.number(_START) * _MS
     end = start + fields.number(_LENGTH) * _MS
     sequence = fields.number(3)
     found: dict[str, Any] = {name: fields.text(field) for field, name in _TEXTS.items()}
     found |= {name: fields.bytes(field).hex() for field, name in _HEXES.items()}
     found |= {name: fields.number(field) for field, name in _NUMBERS.items()}
-    low = unzigzag(fields.number(_LATENCY_FIRST))
+    names = fields.names(_FEATURES)
+    edges = [behind[place : place + EDGES_BYTES].hex() for place in range(0, EDGES_BYTES * len(names), EDGES_BYTES)]
+    latency, columns = _columns_of(fields, len(names), compact_split.Reader(behind[EDGES_BYTES * len(names) :]))
+    missing = fields.column(_MISSING) or [0] * len(names)
     batches = fields.column(_BATCHES)
     return found | {
         "after": sequence - fields.number(_BACK) - 1,
@@ -147,29 +171,38 @@ def _document(fields: Fields) -> dict[str, Any]:
         "end": end,
         "at": end + unzigzag(fields.number(_AT)) * _MS,
         "errors": dict(zip(fields.names(_ERRORS), fields.column(_ERROR_NUMBERS), strict=True)),
-        "latency": {low + place: count for place, count in enumerate(fields.column(_LATENCY)) if count},
-        "features": _counted(fields),
+        "latency": latency,
+        "features": {
+            name: {"edges": digest, "counts": values, "missing": lost}
+            for name, digest, values, lost in zip(names, edges, columns, missing, strict=True)
+        },
         "confusion": _triples(fields.column(_CONFUSION)),
         "batches": dict(zip(batches[::2], batches[1::2], strict=True)),
         "host": compact_host.unpack(fields.bytes(_HOST)),
     }
 
 
-def _counted(fields: Fields) -> dict[str, Any]:
-    names, bins, counts = fields.names(_FEATURES), fields.column(_BINS), fields.column(_COUNTS)
-    missing = fields.column(_MISSING) or [0] * len(names)
-    digests = fields.bytes(_EDGES).hex()
-    edges = [digests[place : place + EDGES_HEX] for place in range(0, len(digests), EDGES_HEX)]
-    if sum(bins) != len(counts):
-        raise ValueError("the counts are not those of the bins")
-    places = [0]
-    for size in bins:
-        places.append(places[-1] + size)
-    columns = [counts[low:high] for low, high in pairwise(places)]
-    return {
-        name: {"edges": digest, "counts": values, "missing": lost}
-        for name, digest, values, lost in zip(names, edges, columns, missing, strict=True)
-    }
+def _columns_of(fields: Fields, number_of: int, bits: compact_split.Reader) -> tuple[dict[int, int], list[list[int]]]:
+    """Latency by bin, and the counts of each feature."""
+    low, before = unzigzag(fields.number(_LATENCY_FIRST)), fields.number(13)
+    span, size = fields.number(_LATENCY_BINS), 0
+    left = _fewer(MAX_COUNTS, span)
+    latency: list[int] = []
+    if span:
+        latency, before = bits.counts(span, before)
+    columns = []
+    for _ in range(number_of):
+        size += unzigzag(bits.number())
+        left = _fewer(left, size)
+        counts, before = bits.counts(size, before)
+        columns.append(counts)
+    return {low + place: count for place, count in enumerate(latency) if count}, columns
+
+
+def _fewer(left: int, size: int) -> int:
+    if not 0 <= size <= left:
+        raise ValueError(f"more than {MAX_COUNTS} counts")
+    return left - size
 
 
 def _triples(values: list[int]) -> list[tuple[int, ...]]:

@@ -38,6 +38,7 @@ class LinkSettings:
     password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None  # mqtts only; None: the system's authorities
     keepalive_seconds: int = 30
+    ahead: int = 100  # messages that the broker may send before we acknowledged the first of them
 
 
 @dataclass(frozen=True, slots=True)

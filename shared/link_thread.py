@@ -81,7 +81,8 @@ class LinkThread(ABC):
     def stalled(self) -> bool:
         """True when the thread died or hangs without having said so."""
         late = time.monotonic() - self._beat > self._stall_seconds
-        return not self.ended.done() and (late or not self._thread.is_alive())
+        died = not self._thread.is_alive() and not self.over  # else it has said so, and we shall hear
+        return not self.ended.done() and (late or died)
 
     def abandon(self, reason: str) -> None:
         """Give up a thread that no longer answers."""
@@ -91,6 +92,8 @@ class LinkThread(ABC):
     def submit(self, command: Callable[[], None]) -> None:
         """Have `command` run in the thread; from any thread."""
         self._commands.append(command)
+        if len(self._commands) > 1:
+            return  # whoever handed over the first wakes the thread, and it takes all
         with contextlib.suppress(OSError):  # full: it wakes anyway; closed: the connection has ended
             self._waker.send(b"\0")
 

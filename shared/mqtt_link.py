@@ -18,6 +18,7 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 PROBE_TIMEOUT_SECONDS: Final = 3.0
 SESSION_EXPIRY_SECONDS: Final = 24 * 3600
-#: Unacknowledged messages that the broker may send ahead, and that we may have on the way.
+#: Unacknowledged messages that we may have on the way.
 IN_FLIGHT: Final = 100
 #: Messages waiting for the consumer before we stop reading from the socket.
 BACKLOG: Final = 2000
@@ -64,6 +65,7 @@ class _Connection(LinkThread):
         self._probing, self._protocol = protocol is None, protocol or _V5
         self._published: dict[int, asyncio.Future[None]] = {}
         self._subscribing: set[int] = set()
+        self._arrived: deque[Incoming] = deque()  # from the thread to the event loop
         self._ready_at: float | None = None
         self._client: Client | None = None
 
@@ -113,7 +115,7 @@ class _Connection(LinkThread):
             return
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
-        properties.ReceiveMaximum = IN_FLIGHT
+        properties.ReceiveMaximum = self._link.settings.ahead
         client.connect(address.host, address.port, keepalive, clean_start=False, properties=properties)
 
     def _turn(self, client: Client, wire: Any) -> None:
@@ -221,7 +223,9 @@ class _Connection(LinkThread):
             bool(message.retain),
             lambda: self.submit(lambda: self._acknowledge(number, quality)),
         )
-        self._post(self._link.receive, incoming)
+        self._arrived.append(incoming)
+        if len(self._arrived) == 1:  # else a hand-over is under way, and takes this one too
+            self._post(self._link.receive, self._arrived)
 
     def _on_disconnect(self, _client: Client, _userdata: object, flags: Any, reason: ReasonCode, *_: object) -> None:
         early = self._ready_at is None and not flags.is_disconnect_packet_from_server
@@ -390,6 +394,7 @@ class MqttLink:
             self._protocol = _V5 if protocol == _V5 else None  # an older broker may be replaced by a newer
             logger.info("link up client=%s mqtt=%s", self.settings.client_id, "5" if protocol == _V5 else "3.1.1")
 
-    def receive(self, incoming: Incoming) -> None:
-        """A message came. Called by the connection, in the event loop."""
-        self._inbox.put_nowait(incoming)
+    def receive(self, arrived: deque[Incoming]) -> None:
+        """Messages came; takes all. Called by the connection, in the event loop."""
+        while arrived:
+            self._inbox.put_nowait(arrived.popleft())

@@ -4,12 +4,13 @@
         |  driver      which release, which phase? cut at its change and at the end of a window (pace)
         v
     window             counts over the bins of the release's baseline, latency bins, feedback
-        |  host        the machine meanwhile: CPU, memory, GPU, temperature
+        |  gauges      the machine meanwhile: the kernel's files and psutil (host), NVML, tegrastats
         v
     outbox             durable; sheds the oldest telemetry, never a report
         |  uplink      signed, compact, go-back-N over MQTT; forgets only what the manager acknowledged
         v
     manager
 
-Read: window, pace, sysfs, strain, jetson, host, host_mean, outbox, uplink, driver.
+Read: window, pace, sysfs, strain, jetson, host, nvml, tegrastats, tegrastats_child, filling, gauges, host_mean, outbox,
+uplink, driver.
 """

@@ -71,9 +71,10 @@ class Telemetry:
         serving: Callable[[], Mapping[str, str]],
         stored: Callable[[], None],
         clock: Clock,
+        measure: Callable[[Path], HostMetrics] = host.measure,
     ) -> None:
         self._outbox, self._state_dir, self._boot, self._pace, self._clock = outbox, state_dir, boot, pace, clock
-        self._slots, self._serving, self._stored = slots, serving, stored
+        self._slots, self._serving, self._stored, self._measure = slots, serving, stored, measure
         self._open: dict[Key, _Open] = {}
         self._looked = float("-inf")
 
@@ -121,7 +122,7 @@ class Telemetry:
 
     def _look_at_host(self, now: float) -> None:
         """One look for all windows: its processor load is that since the look before."""
-        self._looked, look = now, host.measure(self._state_dir)
+        self._looked, look = now, self._measure(self._state_dir)
         for found in self._open.values():
             found.looks.append(look)
 
@@ -178,7 +179,7 @@ class Telemetry:
             logger.warning("window not kept release=%s@%s error=%s", *key, error)
 
     def _closing(self, found: _Open) -> Callable[[Stamp], TelemetryWindow]:
-        looks, end = found.looks or [host.measure(self._state_dir)], self._clock.now()
+        looks, end = found.looks or [self._measure(self._state_dir)], self._clock.now()
         metrics = host_mean.mean(looks)
         return lambda stamp: found.window.close(stamp, boot=self._boot, end=end, host=metrics)
 

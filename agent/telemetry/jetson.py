@@ -19,7 +19,6 @@ _NAME_LENGTH: Final = 32
 _HWMON: Final = "sys/class/hwmon/hwmon*"
 _IIO: Final = "sys/bus/i2c/drivers/ina3221x/*/iio:device*"  # JetPack 4
 _RAIL_CHIPS: Final = frozenset({"ina3221", "ina238", "ina226"})
-_WHOLE_BOARD: Final = ("VDD_IN", "VIN", "POM_5V_IN")
 _ENGINES: Final = re.compile(r"\.(nvenc|nvdec|nvjpg|vic|ofa|pva|nvdla|dla|msenc|ape|se)(\d*)$", re.IGNORECASE)
 _FANS: Final = ("pwmfan", "pwm-fan", "pwm_fan")
 _PWM: Final = 255
@@ -28,12 +27,6 @@ _PWM: Final = 255
 def rails(root: Path) -> dict[str, float]:
     """Name of a rail -> watts."""
     return _bounded({**dict(_hwmon_rails(root)), **dict(_iio_rails(root))})
-
-
-def whole_board(found: Mapping[str, float]) -> float | None:
-    """Watts of the board: the rail that all others hang on, or the sum where there is none."""
-    whole = next((found[name] for name in _WHOLE_BOARD if name in found), None)
-    return whole if whole is not None else round(sum(found.values()), 3) if found else None
 
 
 def engines(root: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.errors import OutboxError
 from agent.telemetry.window import Stamp
@@ -58,6 +58,14 @@ class Depth:
     """How full one line is."""
 
     waiting: int
+    last: int
+    acked: int
+    shed: int
+
+
+class _Line(NamedTuple):
+    """What is kept of one line beside its messages."""
+
     last: int
     acked: int
     shed: int
@@ -215,28 +223,27 @@ class Outbox:
         line = self._line(kind)
         if not line.acked < sequence <= line.last:
             return False
+        freed = self._measure(sequence) if kind is Kind.TELEMETRY else 0
         with _transaction(self._database):
             self._database.execute("UPDATE line SET acked = ? WHERE kind = ?", (sequence, kind))
             self._database.execute("DELETE FROM message WHERE kind = ? AND sequence <= ?", (kind, sequence))
-        if kind is Kind.TELEMETRY:
-            self._telemetry_bytes = self._measure()
+        self._telemetry_bytes -= freed
         return True
 
     def depth(self, kind: Kind) -> Depth:
         """How full the line is."""
-        return self._line(kind)
+        line = self._line(kind)
+        waiting = self._database.execute("SELECT count(*) FROM message WHERE kind = ?", (kind,)).fetchone()[0]
+        return Depth(waiting, line.last, line.acked, line.shed)
 
-    def _line(self, kind: Kind) -> Depth:
-        last, acked, shed, waiting = self._database.execute(
-            "SELECT last, acked, shed, (SELECT count(*) FROM message WHERE message.kind = line.kind) FROM line"
-            " WHERE kind = ?",
-            (kind,),
-        ).fetchone()
-        return Depth(waiting, last, acked, shed)
+    def _line(self, kind: Kind) -> _Line:
+        query = "SELECT last, acked, shed FROM line WHERE kind = ?"
+        return _Line(*self._database.execute(query, (kind,)).fetchone())
 
-    def _measure(self) -> int:
+    def _measure(self, up_to: int = 2**62) -> int:
         row = self._database.execute(
-            "SELECT coalesce(sum(length(body)), 0) FROM message WHERE kind = ?", (Kind.TELEMETRY,)
+            "SELECT coalesce(sum(length(body)), 0) FROM message WHERE kind = ? AND sequence <= ?",
+            (Kind.TELEMETRY, up_to),
         ).fetchone()
         return int(row[0])
 

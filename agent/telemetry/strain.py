@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 _ABSURD_CELSIUS: Final = 200.0  # a sensor that is switched off says -256 or thousands
+_FIXED: Final = re.compile(r"^PMIC", re.IGNORECASE)  # of Nano, TX2 and Xavier: says 100 degrees, always
+_WHOLE_BOARD: Final = ("VDD_IN", "VIN", "POM_5V_IN")
 #: Cooling devices that work when the system slows itself down; a fan that turns is none of them.
 _BRAKES: Final = re.compile(r"cpufreq|devfreq|^processor$|throttle-alert", re.IGNORECASE)
 _PI: Final = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}  # bits, now
@@ -36,8 +38,14 @@ def hottest(readings: Iterable[tuple[str, str]]) -> Zone | None:
     """Of (type, temp) as thermal zones have them, in thousandths of a degree."""
     found = ((name or "unnamed", number(text)) for name, text in readings)
     zones = [Zone(name, degrees / 1000) for name, degrees in found if degrees is not None]
-    sane = [zone for zone in zones if 0 < zone.celsius < _ABSURD_CELSIUS]
+    sane = [zone for zone in zones if 0 < zone.celsius < _ABSURD_CELSIUS and not _FIXED.search(zone.name)]
     return max(sane, key=lambda zone: zone.celsius, default=None)
+
+
+def whole_board(rails: Mapping[str, float]) -> float | None:
+    """Watts of a Jetson: those of the rail that all others hang on, or the sum where there is none."""
+    whole = next((rails[name] for name in _WHOLE_BOARD if name in rails), None)
+    return whole if whole is not None else round(sum(rails.values()), 3) if rails else None
 
 
 def slowed(cooling: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -20,17 +20,19 @@ from shared.mqtt_link import LinkDownError
 from shared.topics import Address, Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
 
     from agent.telemetry.outbox import Outbox
     from shared.clock import Clock
-    from shared.messages import Ack
+    from shared.messages import Ack, Queued
     from shared.mqtt_link import MqttLink
 
 logger = logging.getLogger(__name__)
 
 WINDOW: Final = 32
+#: So many are handed to the broker at once, in order; the event loop has others to serve in between.
+BURST: Final = 8
 #: Patience grows with each resend that brings nothing, up to this many times the setting.
 MOST_PATIENCE: Final = 4.0
 _CHANNELS: Final = {Kind.REPORT: Channel.REPORT, Kind.TELEMETRY: Channel.TELEMETRY}
@@ -111,10 +113,18 @@ class Uplink:
         topic = str(Address(self._device, _CHANNELS[kind]))
         self._perhaps_again(kind, line)
         room = line.window - (line.sent - line.acked)
-        for message in self._outbox.peek(kind, line.sent, room) if room > 0 else ():
+        messages = self._outbox.peek(kind, line.sent, room) if room > 0 else ()
+        for start in range(0, len(messages), BURST):
             if line.sent == line.acked:
                 line.moved_at = self._clock.monotonic()
-            await self._link.publish(topic, seal.sealed(message.to_wire(), topic=topic, sign=self._sign))
+            await self._burst(line, topic, messages[start : start + BURST])
+
+    async def _burst(self, line: _Line, topic: str, messages: Sequence[Queued]) -> None:
+        payloads = [seal.sealed(message.to_wire(), topic=topic, sign=self._sign) for message in messages]
+        sending = (self._link.publish(topic, payload) for payload in payloads)
+        for message, outcome in zip(messages, await asyncio.gather(*sending, return_exceptions=True), strict=True):
+            if outcome is not None:  # what came after it is beyond a gap, and is sent again with it
+                raise outcome
             line.sent = max(line.sent, message.sequence)
 
     def _perhaps_again(self, kind: Kind, line: _Line) -> None:

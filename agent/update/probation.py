@@ -21,6 +21,9 @@ LATENCY_SLACK_MS: Final = 5.0  # below this much more nobody is hurt, whatever t
 CRASHES: Final = 2  # that others may have caused: memory ran out, somebody ended the process
 #: Ends of a worker that only what it computes can have caused; one proves it (ADR 16).
 OWN_FAULTS: Final = frozenset({"hang", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGSYS"})
+#: How many standard errors a drop in accuracy must lie beyond what is allowed: at each of many looks, and at the last.
+MANY_LOOKS: Final = 2.0
+ONE_LOOK: Final = 1.64
 _NOT_OURS: Final = frozenset({"bad-request"})  # the caller's fault
 _KEPT: Final = 5_000  # beyond this many, old observations count half
 
@@ -159,16 +162,21 @@ def _errors(now: Performance, settings: UpdateSettings) -> Fail | None:
 
 
 def _accuracy(now: Performance, before: Performance, settings: UpdateSettings, *, last_look: bool) -> Fail | None:
+    """Few labels go wrong by chance: only a drop that is beyond what is allowed for certain fails."""
     if min(now.labelled, before.labelled) < settings.min_labelled:
         return None
-    was, is_now = before.correct / before.labelled, now.correct / now.labelled
-    doubt = 0.0 if last_look else 2 * math.hypot(_error_of(before), _error_of(now))  # many looks need more proof
-    if was - is_now <= settings.max_accuracy_drop + doubt:
+    doubt = (ONE_LOOK if last_look else MANY_LOOKS) * math.hypot(_error_of(before), _error_of(now))
+    if _drop(now, before) <= settings.max_accuracy_drop + doubt:
         return None
     return Fail(
         reasons.PROBATION_ACCURACY,
-        f"accuracy {is_now:.1%} over {now.labelled} labelled answers; the version before had {was:.1%} here",
+        f"accuracy {now.correct / now.labelled:.1%} over {now.labelled} labelled answers; "
+        f"the version before had {before.correct / before.labelled:.1%} here over {before.labelled}",
     )
+
+
+def _drop(now: Performance, before: Performance) -> float:
+    return before.correct / before.labelled - now.correct / now.labelled
 
 
 def _error_of(found: Performance) -> float:
@@ -186,6 +194,8 @@ def _latency(now: Performance, before: Performance, settings: UpdateSettings) ->
 
 
 def _labels_are_in(now: Performance, before: Performance, settings: UpdateSettings) -> bool:
-    """Where feedback flows, wait for enough of it (until the limit)."""
+    """Where feedback flows, wait (until the limit) for enough of it, and for more while a drop may be chance."""
     expected = before.labelled >= settings.min_labelled and now.labelled > 0
-    return not expected or now.labelled >= settings.min_labelled
+    if not expected:
+        return True
+    return now.labelled >= settings.min_labelled and _drop(now, before) <= settings.max_accuracy_drop

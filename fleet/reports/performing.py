@@ -20,6 +20,7 @@ from fleet.telemetry.performance import Limits, Tally, losses
 from shared.sketches import Latency
 
 PAGE: Final = 2000
+_INSTANT: Final = timedelta(microseconds=1)
 #: More windows than this are not read for one report; which time that covers is told.
 WINDOWS: Final = 100_000
 
@@ -33,15 +34,16 @@ async def performance(
     now: defaultdict[str, Tally] = defaultdict(Tally)
     before: defaultdict[str, Counter[int]] = defaultdict(Counter)
     as_of: datetime | None = None
-    async for row in windows.performances(tx, since, page=PAGE, model=subject.model):
-        if row.received_at >= subject.end or (devices is not None and row.device not in devices):
+    async for row in windows.performances(tx, since - _INSTANT, page=PAGE, model=subject.model):
+        measured = min(row.end, row.received_at)  # when it was measured, however late it came
+        if measured >= subject.end or (devices is not None and row.device not in devices):
             continue
         tally = Tally.of(row.labelled, row.correct, row.confusion, row.latency)
-        if row.received_at < subject.begin:
+        if measured < subject.begin:
             before[row.device].update(tally.latency)
         elif row.version == subject.version:
             now[row.device].add(tally)
-            as_of = row.received_at
+            as_of = max(as_of or measured, measured)
     reference = await releases.metrics(tx, subject.model, subject.version) or {}
     sides = [(tally, before[device]) for device, tally in now.items()]
     slower = [

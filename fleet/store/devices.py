@@ -4,7 +4,8 @@ I/O: none.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -133,15 +134,37 @@ def _beyond(name: str, column: Any, down: bool, after: Sequence[Any]) -> ColumnE
     return or_(column < edge if down else column > edge, and_(column == edge, Device.id > str(last)))
 
 
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Devices that said something, and how far their outboxes have come. Held, so that no row is read twice."""
+
+    devices: Mapping[str, Device]
+    streams: dict[tuple[str, str, str], Stream]  # device, stream, kind
+
+    def durable(self, device_id: str, stream: str) -> dict[str, int]:
+        """Highest durable sequence of each kind of message of one outbox."""
+        return {key[2]: row.durable for key, row in self.streams.items() if key[:2] == (device_id, stream)}
+
+    def set_durable(self, tx: AsyncSession, key: tuple[str, str, str], sequence: int) -> None:
+        """Everything of this kind up to `sequence` is stored in this transaction."""
+        row = self.streams.get(key)
+        if row is None:
+            self.streams[key] = row = Stream(device_id=key[0], stream=key[1], kind=key[2])
+            tx.add(row)
+        row.durable = sequence
+
+
+async def speakers(tx: AsyncSession, ids: Collection[str]) -> Speakers:
+    """These devices, as far as there are such."""
+    found = (await tx.scalars(select(Device).where(Device.id.in_(ids)))).all()
+    rows = await tx.scalars(select(Stream).where(Stream.device_id.in_(ids)))
+    return Speakers({row.id: row for row in found}, {(row.device_id, row.stream, row.kind): row for row in rows})
+
+
 async def durable(tx: AsyncSession, device_id: str, stream: str) -> dict[str, int]:
     """Highest durable sequence of each kind of message of one outbox."""
     rows = await tx.scalars(select(Stream).where(Stream.device_id == device_id, Stream.stream == stream))
     return {row.kind: row.durable for row in rows}
-
-
-async def set_durable(tx: AsyncSession, device_id: str, stream: str, kind: str, sequence: int) -> None:
-    """Everything of this kind up to `sequence` is stored in this transaction."""
-    await tx.merge(Stream(device_id=device_id, stream=stream, kind=kind, durable=sequence))
 
 
 async def shed(tx: AsyncSession, device_id: str) -> int:

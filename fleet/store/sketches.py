@@ -3,12 +3,12 @@
 I/O: none.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import Executable, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import BaselineChoice, Device, Sketch, Window
@@ -17,6 +17,8 @@ from fleet.store.tables import BaselineChoice, Device, Sketch, Window
 BATCH: Final = 2000
 #: Rows that one statement names.
 _CHUNK: Final = 200
+#: Sketches that are read at a time.
+PAGE: Final = 1000
 
 
 class Place(NamedTuple):
@@ -78,19 +80,34 @@ async def put(tx: AsyncSession, place: Place, vector: bytes, *, new: bool) -> No
     await tx.execute(statement, execution_options={"synchronize_session": False})
 
 
-async def hours_since(tx: AsyncSession, since: datetime) -> Sequence[tuple[Place, bytes]]:
-    """Every hour that began at `since` or later."""
-    rows = await tx.scalars(select(Sketch).where(Sketch.span == "hour", Sketch.start >= since))
-    return [(_place(row), row.vector) for row in rows]
+Page = Sequence[tuple[Place, bytes]]
 
 
-async def first_days(tx: AsyncSession, number: int) -> Sequence[tuple[Place, bytes]]:
-    """The first `number` days of every release on every device."""
+async def since(tx: AsyncSession, span: str, begin: datetime, *, page: int = PAGE) -> AsyncIterator[Page]:
+    """Every sum of this span that began at `begin` or later, read by so many at a time."""
+    key = (Sketch.device_id, Sketch.model, Sketch.version)
+    query = select(*key, Sketch.start, Sketch.vector).where(Sketch.span == span, Sketch.start >= begin)
+    async for rows in _pages(tx, query, page):
+        yield [(Place(row[0], row[1], row[2], span, row[3]), row[4]) for row in rows]
+
+
+async def first_days(tx: AsyncSession, number: int, *, page: int = PAGE) -> AsyncIterator[Page]:
+    """The first `number` days of every release on every device, read by so many at a time."""
     key = (Sketch.device_id, Sketch.model, Sketch.version)
     place = func.row_number().over(partition_by=key, order_by=Sketch.start).label("place")
     ranked = select(*key, Sketch.start, Sketch.vector, place).where(Sketch.span == "day").subquery()
-    rows = await tx.execute(select(ranked).where(ranked.c.place <= number))
-    return [(Place(row[0], row[1], row[2], "day", row[3]), row[4]) for row in rows]
+    async for rows in _pages(tx, select(ranked).where(ranked.c.place <= number), page):
+        yield [(Place(row[0], row[1], row[2], "day", row[3]), row[4]) for row in rows]
+
+
+async def _pages(tx: AsyncSession, query: Executable, page: int) -> AsyncIterator[Sequence[Any]]:
+    """The rows through a cursor of the database: never all of them at once in memory."""
+    found = await tx.stream(query, execution_options={"yield_per": page})
+    try:
+        async for rows in found.partitions():
+            yield rows
+    finally:
+        await found.close()
 
 
 async def days(

@@ -7,30 +7,34 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import Report, UtcDateTime, Window
 from shared.messages import TelemetryWindow, UpdateReport
 
 
-def insert_window(tx: AsyncSession, window: TelemetryWindow, *, now: datetime) -> None:
-    """Store a window that ingest has accepted."""
-    tx.add(
-        Window(
-            device_id=window.device,
-            stream=window.stream,
-            sequence=window.sequence,
-            model=window.model,
-            version=window.version,
-            start=window.start,
-            end=window.end,
-            received_at=now,
-            requests=window.requests,
-            failed=sum(window.errors.values()),
-            body=window.model_dump(mode="json", exclude_none=True),
-        )
-    )
+async def insert_windows(tx: AsyncSession, said: Sequence[TelemetryWindow], *, now: datetime) -> None:
+    """Store windows that ingest has accepted, all of them or none."""
+    rows = [
+        {
+            "device_id": window.device,
+            "stream": window.stream,
+            "sequence": window.sequence,
+            "model": window.model,
+            "version": window.version,
+            "start": window.start,
+            "end": window.end,
+            "received_at": now,
+            "requests": window.requests,
+            "failed": sum(window.errors.values()),
+            "body": window.model_dump(mode="json", exclude_none=True),
+            "counted": False,
+        }
+        for window in said
+    ]
+    if rows:
+        await (await tx.connection()).execute(insert(Window), rows)
 
 
 def insert_report(tx: AsyncSession, report: UpdateReport, *, now: datetime) -> None:
@@ -56,6 +60,8 @@ class Performance(NamedTuple):
 
     name: Name
     received_at: datetime
+    start: datetime  # by the device's clock, as `end`
+    end: datetime
     model: str
     version: str
     latency: Mapping[str, int]
@@ -70,19 +76,31 @@ class Performance(NamedTuple):
 
 
 async def performances(
-    tx: AsyncSession, since: datetime, *, page: int, model: str | None = None
+    tx: AsyncSession, after: datetime, *, page: int, model: str | None = None
 ) -> AsyncIterator[Performance]:
-    """Of every window (of one model) that came at `since` or later, in order, read by so many at a time."""
+    """Of every window (of one model) that came later than `after`, in order, read by so many at a time."""
     order = (Window.received_at, Window.device_id, Window.stream, Window.sequence)
     body = (Window.body[name] for name in ("latency", "labelled", "correct", "confusion"))
-    query = select(*order, Window.model, Window.version, *body).order_by(*order).limit(page)
+    columns = (*order, Window.start, Window.end, Window.model, Window.version, *body)
+    query = select(*columns).order_by(*order).limit(page)
     query = query if model is None else query.where(Window.model == model)
-    condition = Window.received_at >= since
+    condition = Window.received_at > after
     while True:
         rows = (await tx.execute(query.where(condition))).all()
-        for at, device, stream, sequence, model, version, latency, labelled, correct, confusion in rows:
-            name = (device, stream, sequence)
-            yield Performance(name, at, model, version, latency or {}, labelled or 0, correct or 0, confusion or ())
+        for row in rows:
+            latency, labelled, correct, confusion = row[8:]
+            yield Performance(
+                name=(row[1], row[2], row[3]),
+                received_at=row[0],
+                start=row[4],
+                end=row[5],
+                model=row[6],
+                version=row[7],
+                latency=latency or {},
+                labelled=labelled or 0,
+                correct=correct or 0,
+                confusion=confusion or (),
+            )
         if len(rows) < page:
             return
         last = (literal(rows[-1][0], UtcDateTime()), *rows[-1][1:4])

@@ -12,6 +12,7 @@
 
     performance_driver: tallies of each day ──► performance (intervals, what got worse) ──► fleet.alerts.desk
 
-Reading order: rate, heard, ingest; baselines, layout, vectors, rings; components, drift, dispersion, calibrated;
-finding, looking, board, memory, verdict, estimate, alarms, driver; performance, figures, performance_driver.
+Reading order: rate, heard, bounds, ingest; baselines, layout, vectors, rings; components, drift, dispersion,
+calibrated; finding, looking, board, memory, verdict, estimate, alarms, driver; performance, figures,
+performance_driver.
 """

@@ -3,7 +3,8 @@
     link.messages -> signature -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
 
 A device sends everything again that no `down/ack` covers, in order: what was stored before is dropped, and what comes
-after a gap is left for the next round (go-back-N).
+after a gap is left for the next round (go-back-N). Windows of one transaction are stored by one statement; only when
+that fails, one by one, so that a bad one harms no other.
 
 I/O: tasks.
 """
@@ -11,6 +12,7 @@ I/O: tasks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -18,11 +20,11 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from fleet.store import devices, windows
-from fleet.telemetry import heard
+from fleet.telemetry import bounds, heard
 from fleet.telemetry.rate import Buckets
 from shared import seal
 from shared.errors import BadInputError, FlotillaError
-from shared.messages import Ack, DeviceState, Queued, TelemetryWindow, UpdateReport
+from shared.messages import Ack, DeviceState, TelemetryWindow, UpdateReport
 from shared.seal import SealError
 from shared.topics import Address, Channel
 
@@ -36,25 +38,44 @@ if TYPE_CHECKING:
     from fleet.hub import Hub
     from fleet.settings import MqttSettings
     from fleet.store.database import Database
+    from fleet.store.devices import Speakers
     from fleet.store.tables import Device
     from shared.clock import Clock
+    from shared.messages import Queued
     from shared.mqtt_link import Incoming, MqttLink
 
 logger = logging.getLogger(__name__)
 
 #: Messages that share one commit.
-BATCH: Final = 64
+BATCH: Final = 256
+
+
+Line = tuple[str, str]  # device, stream
 
 
 @dataclass(slots=True)
 class Owed:
-    """What is to be said once the transaction is durable."""
+    """What one transaction holds, and what is to be said once it is durable."""
 
-    durable: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)  # device, stream -> kind -> sequence
+    speakers: Speakers
+    durable: dict[Line, dict[str, int]] = field(default_factory=dict)  # of those who spoke: kind -> sequence
     moved: set[tuple[str, str, str]] = field(default_factory=set)  # device, stream, kind: not yet written
-    newest: dict[tuple[str, str], TelemetryWindow] = field(default_factory=dict)  # of each device and stream
+    windows: list[TelemetryWindow] = field(default_factory=list)  # not yet written
     announce: set[str] = field(default_factory=set)
     changed: bool = False
+
+    def follows(self, message: Queued, kind: str) -> bool:
+        """Whether it is the next of its line: neither one that is here, nor one after a gap."""
+        line = (message.device, message.stream)
+        if line not in self.durable:
+            self.durable[line] = self.speakers.durable(*line)
+        return message.after <= self.durable[line].get(kind, 0) < message.sequence
+
+    def take(self, message: Queued, kind: str) -> None:
+        """It will be durable with this transaction."""
+        self.durable[message.device, message.stream][kind] = message.sequence
+        self.moved.add((message.device, message.stream, kind))
+        self.changed = True
 
 
 class Ingest:
@@ -69,16 +90,21 @@ class Ingest:
         self.stored = 0  # messages, for /metrics
         self.dropped = 0
         self.forged = 0  # of these: signed by another key, or not at all
+        self._acks: dict[Line, dict[str, int]] = {}  # durable, and not yet told
+        self._announce = set[str]()
+        self._promised = asyncio.Event()
 
     async def run(self) -> None:
         """Until cancelled. A database that fails ends it, and nothing of that round was acknowledged."""
         messages = self._link.messages()
-        while True:
-            batch = await self._take(messages)
-            owed = await self.store(batch)
-            for incoming in batch:
-                incoming.ack()
-            await self._tell(owed)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell_all(), name="ingest-acknowledge")
+            while True:
+                batch = await self._take(messages)
+                owed = await self.store(batch)
+                for incoming in batch:
+                    incoming.ack()
+                self._promise(owed)
 
     async def _take(self, messages: AsyncIterator[Incoming]) -> list[Incoming]:
         batch = [await anext(messages)]
@@ -88,132 +114,158 @@ class Ingest:
 
     async def store(self, batch: list[Incoming]) -> Owed:
         """Make `batch` durable; what is to be said afterwards."""
-        owed, now = Owed(), self._clock.now()
+        now = self._clock.now()
         async with self._database.write() as tx:
+            owed = Owed(await devices.speakers(tx, _named(batch)))
             for incoming in batch:
-                try:
-                    async with tx.begin_nested():
-                        await self._one(tx, incoming, owed, now)
-                except BadInputError as error:
-                    self.dropped += 1
-                    self.forged += isinstance(error, SealError)
-                    logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
-                except (DBAPIError, OverflowError) as error:
-                    if isinstance(error, OperationalError):
-                        raise  # the disk, not the message
-                    self.dropped += 1
-                    logger.exception("message cannot be stored topic=%s", incoming.topic[:120])
+                await self._one(tx, incoming, owed, now)
+            await self._windows(tx, owed, now)
             await _remember(tx, owed, now)
         return owed
 
     async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed, now: datetime) -> None:
         if not incoming.payload:
             return  # a retained message was removed
+        try:
+            device, said = self._understood(incoming, owed)
+            if isinstance(said, TelemetryWindow):
+                await _window(tx, device, said, owed, now)
+            else:
+                async with tx.begin_nested():
+                    if isinstance(said, UpdateReport):
+                        await _report(tx, device, said, owed, now)
+                    else:
+                        await _state(tx, device, said, owed, retained=incoming.retained, now=now)
+            self.stored += 1
+        except BadInputError as error:
+            self.dropped += 1
+            self.forged += isinstance(error, SealError)
+            logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
+        except (DBAPIError, OverflowError) as error:
+            self._unstorable(error, incoming.topic)
+            owed.speakers = await devices.speakers(tx, owed.speakers.devices)  # what was undone is read again
+
+    def _understood(
+        self, incoming: Incoming, owed: Owed
+    ) -> tuple[Device, DeviceState | UpdateReport | TelemetryWindow]:
+        """Who speaks, and what it says; checked once, and for good. Changes nothing."""
         address = Address.parse(incoming.topic)
-        device = await devices.get(tx, address.device)
+        device = owed.speakers.devices.get(address.device)
         if device is None or device.lifecycle == "revoked":
             raise BadInputError(f"{address.device} is not a device that may speak")
         if not self._buckets.take(device.id, self._clock.monotonic()):
             raise BadInputError(f"{device.id} speaks too fast")
+        said: DeviceState | UpdateReport | TelemetryWindow
         match address.channel:
             case Channel.STATE:
-                await self._state(tx, device, incoming, owed, now)
+                said = DeviceState.parse(incoming.payload)
             case Channel.REPORT:
-                await self._queued(tx, device, UpdateReport.parse(self._opened(device, incoming)), owed, now)
+                said = UpdateReport.parse(self._opened(device, incoming))
             case Channel.TELEMETRY:
-                await self._queued(tx, device, TelemetryWindow.parse(self._opened(device, incoming)), owed, now)
+                said = TelemetryWindow.parse(self._opened(device, incoming))
             case _:
                 raise BadInputError("devices do not speak on this channel")
-        self.stored += 1
+        if said.device != device.id:
+            raise BadInputError(f"{device.id} speaks in the name of {said.device[:64]!r}")
+        if not isinstance(said, DeviceState):
+            bounds.check(said)
+        return device, said
 
     def _opened(self, device: Device, incoming: Incoming) -> bytes:
         """The payload, if it is signed by the key that this device enrolled with."""
         return seal.opened(incoming.payload, topic=incoming.topic, key=device.sign_key, required=self._signed)
 
-    async def _state(self, tx: AsyncSession, device: Device, incoming: Incoming, owed: Owed, now: datetime) -> None:
-        state = DeviceState.parse(incoming.payload)
-        _same_device(state.device, device)
-        owed.changed |= await heard.state(tx, device, state, retained=incoming.retained, now=now)
-        if state.online and device.lifecycle == "active" and device.assigned and state.assignment < device.assignment:
-            owed.announce.add(device.id)
+    async def _windows(self, tx: AsyncSession, owed: Owed, now: datetime) -> None:
+        """Store them by one statement. One that the database refuses is dropped, the others are stored."""
+        try:
+            async with tx.begin_nested():
+                await windows.insert_windows(tx, owed.windows, now=now)
+        except (DBAPIError, OverflowError) as error:
+            if isinstance(error, OperationalError):
+                raise
+            for window in owed.windows:
+                try:
+                    async with tx.begin_nested():
+                        await windows.insert_windows(tx, [window], now=now)
+                except (DBAPIError, OverflowError) as its_own:
+                    self._unstorable(its_own, f"{window.device} telemetry {window.sequence}")
 
-    async def _queued(
-        self, tx: AsyncSession, device: Device, message: UpdateReport | TelemetryWindow, owed: Owed, now: datetime
-    ) -> None:
-        _same_device(message.device, device)
-        _bounded(message)
-        if device.lifecycle != "active":
-            return  # it stays in the device's outbox until somebody accepts the device
-        owed.changed |= await heard.sign_of_life(tx, device, now=now)
-        kind, name = "report" if isinstance(message, UpdateReport) else "telemetry", (device.id, message.stream)
-        if name not in owed.durable:
-            owed.durable[name] = await devices.durable(tx, *name)
-        durable = owed.durable[name].get(kind, 0)
-        if message.sequence <= durable or message.after > durable:
-            return  # had it; or a gap: the ack says from where to send again
-        if isinstance(message, UpdateReport):
-            windows.insert_report(tx, message, now=now)
-            await heard.report(tx, message, now=now)
-        else:
-            windows.insert_window(tx, message, now=now)
-            owed.newest[name] = message
-        await tx.flush()
-        owed.durable[name][kind] = message.sequence
-        owed.moved.add((*name, kind))
-        owed.changed = True
+    def _unstorable(self, error: Exception, what: str) -> None:
+        if isinstance(error, OperationalError):
+            raise error  # the disk, not the message
+        self.dropped += 1
+        logger.error("message cannot be stored from=%s", what[:120], exc_info=error)
 
-    async def _tell(self, owed: Owed) -> None:
+    def _promise(self, owed: Owed) -> None:
+        """It is durable: wake who waits for news, and have the devices told meanwhile."""
         if owed.changed:
             self._hub.wake()
-        acks = (
-            (device_id, Ack(stream=stream, report=durable.get("report", 0), telemetry=durable.get("telemetry", 0)))
-            for (device_id, stream), durable in sorted(owed.durable.items())
-        )
-        await asyncio.gather(*(self._announcer.acknowledge(*entry) for entry in acks))
-        for device_id in sorted(owed.announce):
-            try:
-                await self._announcer.announce(device_id)
-            except FlotillaError as error:  # one device must not stop the others; it asks again at its next beat
-                logger.warning("not announced device=%s error=%s %s", device_id, error.code, error.detail)
+        self._acks |= owed.durable
+        self._announce |= owed.announce
+        self._promised.set()
+
+    async def _tell_all(self) -> None:
+        """Tell what is owed, of each line the newest, while the next transaction runs."""
+        while True:
+            await self._promised.wait()
+            self._promised.clear()
+            acks, self._acks = self._acks, {}
+            announce, self._announce = self._announce, set()
+            await asyncio.gather(
+                *(
+                    self._announcer.acknowledge(device_id, Ack(stream=stream, **durable))
+                    for (device_id, stream), durable in sorted(acks.items())
+                )
+            )
+            for device_id in sorted(announce):
+                try:
+                    await self._announcer.announce(device_id)
+                except FlotillaError as error:  # one device must not stop the others; it asks again at its next beat
+                    logger.warning("not announced device=%s error=%s %s", device_id, error.code, error.detail)
+
+
+def _named(batch: list[Incoming]) -> set[str]:
+    """The devices that these topics name, as far as they name one."""
+    found = set[str]()
+    for incoming in batch:
+        with contextlib.suppress(BadInputError):
+            found.add(Address.parse(incoming.topic).device)
+    return found
+
+
+async def _state(
+    tx: AsyncSession, device: Device, state: DeviceState, owed: Owed, *, retained: bool, now: datetime
+) -> None:
+    owed.changed |= await heard.state(tx, device, state, retained=retained, now=now)
+    if state.online and device.lifecycle == "active" and device.assigned and state.assignment < device.assignment:
+        owed.announce.add(device.id)
+
+
+async def _report(tx: AsyncSession, device: Device, report: UpdateReport, owed: Owed, now: datetime) -> None:
+    if device.lifecycle != "active":
+        return  # it stays in the device's outbox until somebody accepts the device
+    owed.changed |= await heard.sign_of_life(tx, device, now=now)
+    if owed.follows(report, "report"):
+        windows.insert_report(tx, report, now=now)
+        await heard.report(tx, report, now=now)
+        await tx.flush()
+        owed.take(report, "report")
+
+
+async def _window(tx: AsyncSession, device: Device, window: TelemetryWindow, owed: Owed, now: datetime) -> None:
+    if device.lifecycle != "active":
+        return
+    owed.changed |= await heard.sign_of_life(tx, device, now=now)
+    if owed.follows(window, "telemetry"):
+        owed.windows.append(window)
+        owed.take(window, "telemetry")
 
 
 async def _remember(tx: AsyncSession, owed: Owed, now: datetime) -> None:
-    """How far each stream has come, once for the whole batch and in its transaction."""
-    for device_id, stream, kind in sorted(owed.moved):
-        await devices.set_durable(tx, device_id, stream, kind, owed.durable[device_id, stream][kind])
+    """How far each line has come, once for the whole batch and in its transaction."""
+    for key in sorted(owed.moved):
+        owed.speakers.set_durable(tx, key, owed.durable[key[:2]][key[2]])
     await tx.flush()
-    for window in owed.newest.values():
+    for window in {(window.device, window.stream): window for window in owed.windows}.values():
         if window.shed:
             await heard.shed(tx, window, now=now)
-
-
-def _same_device(named: str, device: Device) -> None:
-    if named != device.id:
-        raise BadInputError(f"{device.id} speaks in the name of {named[:64]!r}")
-
-
-MAX_NUMBER: Final = 2**53
-MAX_STREAM: Final = 64
-MAX_FEATURES: Final = 256
-MAX_ERROR_KINDS: Final = 32
-MAX_NAME: Final = 64
-
-
-def _bounded(message: Queued) -> None:
-    """Refuse what would not fit our tables or pages."""
-    if not 0 < len(message.stream) <= MAX_STREAM:
-        raise BadInputError("the name of the stream is too long")
-    numbers = [message.sequence, message.after]
-    names: list[str] = []
-    if isinstance(message, UpdateReport):
-        numbers += [message.assignment, message.fetched_bytes or 0, message.total_bytes or 0]
-        names += [message.rollout or ""]
-    if isinstance(message, TelemetryWindow):
-        numbers += [message.requests, message.labelled, message.correct, message.restarts, message.shed]
-        numbers += [*message.errors.values(), *message.latency.values(), *message.batches.values()]
-        numbers += [value for triple in message.confusion for value in triple]
-        names += [message.boot, *message.features, *message.errors]
-        if len(message.features) > MAX_FEATURES or len(message.errors) > MAX_ERROR_KINDS:
-            raise BadInputError("too many features or kinds of errors in one window")
-    if max(numbers) > MAX_NUMBER or any(len(name) > MAX_NAME for name in names):
-        raise BadInputError("a number or a name is too long")

@@ -62,16 +62,13 @@ class Memory:
         self.misplaced = 0  # windows whose own times could not be believed
 
     async def load(self, tx: AsyncSession, now: datetime) -> None:
-        """Everything from the store."""
+        """Everything from the store, a page at a time."""
         await self.refresh(tx, now)
-        hours = await store.hours_since(tx, self._calendar.begin(self._calendar.hour(now) - HOURS + 1))
-        days = await store.first_days(tx, self._number)
-        await self._learn(tx, {(place.model, place.version) for place, _ in (*hours, *days)})
-        self.advance(now)
-        for place, stored in hours:
-            self._restore(place, stored, day=False)
-        for place, stored in days:
-            self._restore(place, stored, day=True)
+        since = self._calendar.begin(self._calendar.hour(now) - HOURS + 1)
+        async for page in store.since(tx, "hour", since):
+            await self._restore(tx, page, now, day=False)
+        async for page in store.first_days(tx, self._number):
+            await self._restore(tx, page, now, day=True)
         await self._choices(tx)
 
     async def refresh(self, tx: AsyncSession, now: datetime) -> None:
@@ -189,7 +186,13 @@ class Memory:
             total = vector if known is None else known + vector
             await store.put(tx, place, pack(total), new=stored is None)
 
-    def _restore(self, place: Place, stored: bytes, *, day: bool) -> None:
+    async def _restore(self, tx: AsyncSession, page: store.Page, now: datetime, *, day: bool) -> None:
+        await self._learn(tx, {(place.model, place.version) for place, _ in page})
+        self.advance(now)
+        for place, stored in page:
+            self._restore_one(place, stored, day=day)
+
+    def _restore_one(self, place: Place, stored: bytes, *, day: bool) -> None:
         board = self.boards.get((place.model, place.version))
         vector = None if board is None else unpack(stored, board.layout.size)
         if board is None or vector is None:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from fleet.settings import FleetSettings
 from shared.messages import LAST_CLASS
@@ -60,6 +60,23 @@ class Tally:
     correct: int = 0
     confusion: Counter[Pair] = field(default_factory=Counter)
     latency: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """Inverse of `body`."""
+        confusion = {(truth, predicted): number for truth, predicted, number in body["confusion"]}
+        latency = {int(place): number for place, number in body["latency"].items()}
+        return cls(body["labelled"], body["correct"], Counter(confusion), Counter(latency))
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "labelled": self.labelled,
+            "correct": self.correct,
+            "confusion": [[*pair, number] for pair, number in self.confusion.items()],
+            "latency": dict(self.latency),
+        }
 
     def add(self, other: Self) -> None:
         """Take another one in."""

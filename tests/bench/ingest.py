@@ -41,6 +41,7 @@ def main() -> int:
         Result("broker kills", found.kills["broker"], "kills"),
         Result("manager kills", found.kills["manager"], "kills"),
         Result("stored each second, outages included", found.stored / found.seconds, "records"),
+        Result("memory of the manager, at most", found.manager_bytes / 2**20, "MiB"),
     ]
     return tell("ingest", results, as_json=chosen.json)
 

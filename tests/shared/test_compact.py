@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import compact, compact_wire
+from shared import compact, compact_split, compact_wire
 from shared.errors import BadInputError
 from shared.messages import FeatureCounts, HostMetrics, TelemetryWindow
 from shared.sketches import add
@@ -100,8 +100,9 @@ def test_both_forms_are_read() -> None:
     assert TelemetryWindow.parse(window().to_bytes()) == window()
 
 
-def test_an_hour_of_twenty_features_is_within_700_bytes_with_its_signature() -> None:
-    assert len(window(1000).to_wire()) + 65 <= 700
+@pytest.mark.parametrize("number", [100, 1000, 10_000])
+def test_an_hour_of_twenty_features_is_within_700_bytes_with_its_signature(number: int) -> None:
+    assert len(window(number).to_wire()) + 65 <= 700
 
 
 @pytest.mark.parametrize("number", [100, 1000, 10_000, 100_000])
@@ -164,10 +165,11 @@ def test_counts_that_were_read_add_up_with_counts_of_the_other_form() -> None:
 
 
 def test_fields_of_a_later_version_are_skipped() -> None:
-    plain = zlib.decompressobj(-15, compact.DICTIONARY).decompress(window().to_wire()[1:])
+    inflate = zlib.decompressobj(-15, compact.DICTIONARY)
+    plain = inflate.decompress(window().to_wire()[1:])
     more = compact_wire.number(90, 7) + compact_wire.text(91, b"tomorrow") + b"\xe1\x05" + bytes(8)  # fixed 64 bits
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, compact.DICTIONARY)
-    again = compact.MARK + deflate.compress(plain + more) + deflate.flush()
+    again = compact.MARK + deflate.compress(plain + more) + deflate.flush() + inflate.unused_data
     assert TelemetryWindow.parse(again) == cut(window())
 
 
@@ -188,6 +190,15 @@ def test_damaged_bytes_give_a_window_or_a_refusal(place: int, byte: int) -> None
         assert "not a TelemetryWindow" in error.detail  # noqa: PT017 (nothing else may be raised)
 
 
+def test_a_bomb_of_empty_counts_is_refused_before_it_is_unpacked() -> None:
+    bits = compact_split.Writer()
+    bits.number(compact_wire.zigzag(2**40))  # so many bins
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, compact.DICTIONARY)
+    names = deflate.compress(compact_wire.text(21, b"input.mean")) + deflate.flush()
+    with pytest.raises(BadInputError, match="more than"):
+        TelemetryWindow.parse(compact.MARK + names + bytes(compact.EDGES_BYTES) + bits.bytes())
+
+
 @given(data=st.binary(max_size=200))
 def test_any_fields_give_a_window_or_a_refusal(data: bytes) -> None:
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, compact.DICTIONARY)
@@ -199,10 +210,10 @@ def test_any_fields_give_a_window_or_a_refusal(data: bytes) -> None:
 
 def test_the_dictionary_is_part_of_the_form() -> None:
     """Windows in outboxes and on their way were written with it: another one needs another mark."""
-    assert (compact.MARK, zlib.crc32(compact.DICTIONARY)) == (b"\x02", CHECKSUM)
+    assert (compact.MARK, zlib.crc32(compact.DICTIONARY)) == (b"\x03", CHECKSUM)
 
 
-CHECKSUM = 0xEEEDDDFE
+CHECKSUM = 0xE34AE4D7
 
 
 def test_json_of_a_compact_window_is_what_people_see() -> None:

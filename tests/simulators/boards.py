@@ -1,6 +1,11 @@
 """Files of /sys and /var of three Jetson boards, as their kernels lay them out; `lay(folder, ORIN)` writes them.
 
-Orin Nano with JetPack 6, AGX Xavier with JetPack 4, AGX Thor with JetPack 7.
+Orin Nano with JetPack 6, AGX Xavier with JetPack 4, AGX Thor with JetPack 7. Names of rails, thermal zones and engines:
+NVIDIA's Jetson Linux Developer Guide ("Platform Power and Performance", r32, r36.3, r38.2), issue 360 of
+rbonghi/jetson_stats (where each board has its GPU load), pull request 7 of martinkersner/gtop (zones of a Xavier), the
+README of swsususu/ThorFAN (zones and rails of a Thor; its GPU's zone cannot be read while the GPU is off).
+
+LINES are lines of tegrastats as people published them; each says where.
 """
 
 from collections.abc import Mapping
@@ -70,6 +75,16 @@ XAVIER: Mapping[str, str] = {
     "sys/class/thermal/thermal_zone0/temp": "38500",
     "sys/class/thermal/thermal_zone1/type": "GPU-therm",
     "sys/class/thermal/thermal_zone1/temp": "37500",
+    "sys/class/thermal/thermal_zone2/type": "AUX-therm",
+    "sys/class/thermal/thermal_zone2/temp": "36500",
+    "sys/class/thermal/thermal_zone3/type": "AO-therm",
+    "sys/class/thermal/thermal_zone3/temp": "37000",
+    "sys/class/thermal/thermal_zone4/type": "PMIC-Die",
+    "sys/class/thermal/thermal_zone4/temp": "100000",  # always
+    "sys/class/thermal/thermal_zone5/type": "Tboard_tegra",
+    "sys/class/thermal/thermal_zone5/temp": "37000",
+    "sys/class/thermal/thermal_zone6/type": "Tdiode_tegra",
+    "sys/class/thermal/thermal_zone6/temp": "38250",
     "var/lib/nvpmodel/status": "pmode:0003 fmode:cool",
 }
 
@@ -93,9 +108,43 @@ THOR: Mapping[str, str] = {
     "sys/class/devfreq/8188050000.vic/cur_freq": "116000000",
     "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
     "sys/class/thermal/thermal_zone0/temp": "41250",
-    "sys/class/thermal/thermal_zone1/type": "tj-thermal",
-    "sys/class/thermal/thermal_zone1/temp": "42156",
+    "sys/class/thermal/thermal_zone1/type": "gpu-thermal",
+    "sys/class/thermal/thermal_zone1/temp": "",  # cannot be read while the GPU is off
+    "sys/class/thermal/thermal_zone2/type": "soc012-thermal",
+    "sys/class/thermal/thermal_zone2/temp": "41000",
+    "sys/class/thermal/thermal_zone3/type": "soc345-thermal",
+    "sys/class/thermal/thermal_zone3/temp": "42156",
+    "sys/class/thermal/thermal_zone4/type": "tj-thermal",
+    "sys/class/thermal/thermal_zone4/temp": "42156",
     "var/lib/nvpmodel/status": "pmode:0000",
+}
+
+LINES: Mapping[str, str] = {
+    # Issue 14 of GDWR/jetson_exporter: AGX Orin, JetPack 5.
+    "agx-orin": "04-11-2025 10:36:27 RAM 4321/62801MB (lfb 1759x4MB) SWAP 19/31400MB (cached 0MB) CPU [0%@729,0%@729,"
+    "0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729,0%@729] EMC_FREQ 0%@2133 GR3D_FREQ 0%@[0,0] "
+    "VIC_FREQ 729 APE 174 CV0@-256C CPU@44.562C Tboard@32C SOC2@40.093C Tdiode@33C SOC0@41.093C CV1@-256C GPU@-256C "
+    "tj@44.343C SOC1@41.25C CV2@-256C VDD_GPU_SOC 2340mW/2340mW VDD_CPU_CV 390mW/390mW VIN_SYS_5V0 4025mW/4025mW "
+    "NC 0mW/0mW VDDQ_VDD2_1V8AO 301mW/301mW NC 0mW/0mW",
+    # A note on GPU tools in a public repository, 2026: Orin Nano Super, JetPack 6, `sudo jetson_clocks`.
+    "orin-nano": "04-27-2026 15:00:54 RAM 779/7620MB (lfb 2x4MB) SWAP 0/3810MB (cached 0MB) CPU [0%@1344,0%@1344,"
+    "0%@1344,0%@1344,0%@1344,0%@1344] GR3D_FREQ 0% cpu@50.125C soc2@49.125C soc0@49.25C gpu@50.562C tj@50.562C "
+    "soc1@50.437C VDD_IN 6626mW/6625mW VDD_CPU_GPU_CV 1228mW/1230mW VDD_SOC 2380mW/2380mW",
+    # Pull request 7 of martinkersner/gtop: AGX Xavier, JetPack 4.2, without units.
+    "agx-xavier": "RAM 14700/15692MB (lfb 3x2MB) SWAP 898/8192MB (cached 23MB) CPU [0%@1190,0%@1190,0%@1190,0%@1190,"
+    "0%@1190,0%@1190,0%@1190,0%@1190] EMC_FREQ 0% GR3D_FREQ 0% AO@30C GPU@30.5C Tboard@31C Tdiode@32C AUX@30.5C "
+    "CPU@31.5C thermal@30.8C PMIC@100C GPU 463/463 CPU 618/618 SOC 2936/2936 CV 0/0 VDDRQ 309/309 SYS5V 3306/3306",
+    # A guide to measuring on Thor in a public repository, 2026: AGX Thor, JetPack 7.1 (r38.4).
+    "thor": "04-21-2026 15:50:52 RAM 105265/125772MB (lfb 34x4MB) CPU [0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,"
+    "1%@972,0%@972,0%@972,0%@972,0%@972,8%@972,0%@972,0%@972] EMC_FREQ 0%@2750 GR3D_FREQ @[314,314,314] "
+    "NVENC0_FREQ @314 NVENC1_FREQ @314 NVDEC0_FREQ @314 NVDEC1_FREQ @314 NVJPG0_FREQ @314 VIC off OFA_FREQ @315 "
+    "PVA0_FREQ off APE 300 cpu@37.343C tj@38.875C soc012@37.468C gpu@38.875C soc345@37.406C VDD_GPU 1962mW/1962mW "
+    "VDD_CPU_SOC_MSS 5887mW/5887mW VIN_SYS_5V0 5635mW/5635mW VIN 19780mW/19780mW",
+    # A test of WendyOS, 2026: AGX Thor, JetPack 7.2 (r39.2): now, on average, at most.
+    "thor-7.2": "07-02-2026 13:45:44 RAM 36529/125749MB (lfb 12x4MB) SWAP 11/4096MB (cached 9MB) CPU [2%@972,1%@972,"
+    "0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,0%@972,2%@972] cpu@60.406C tj@63.281C "
+    "soc012@58.468C gpu@62.906C soc345@63.281C VDD_GPU 37528mW/37528mW/37528mW "
+    "VDD_CPU_SOC_MSS 18961mW/18961mW/18961mW VIN_SYS_5V0 18331mW/18331mW/18331mW VIN 87426mW/43713mW/87426mW",
 }
 
 

@@ -5,7 +5,8 @@ async with Storm(folder, devices=20) as storm:
     storm.found()                                   what the manager's database holds
 
 Real are: outbox, uplink, link and signature of each device, mosquitto, the manager's process and its database. Killed
-means SIGKILL. The broker forgets what it knew, as a new one would.
+means SIGKILL. The broker forgets what it knew, as a new one would. The outboxes lie in memory where there is such a
+folder: every device has a disk of its own, here they would all wait for one.
 """
 
 import asyncio
@@ -13,12 +14,14 @@ import contextlib
 import getpass
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -42,6 +45,7 @@ from shared.topics import all_down
 
 START: Final = datetime(2026, 11, 23, tzinfo=UTC)
 RESEND: Final = timedelta(seconds=2)
+MEMORY: Final = Path("/dev/shm")  # a folder of our own in it
 AHEAD: Final = 500  # records that wait in one outbox
 PATIENCE_SECONDS: Final = 60.0  # without any progress
 
@@ -66,6 +70,7 @@ class Found:
     doubled: int
     kills: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    manager_bytes: int = 0  # of memory, the most that one of its lives took
 
 
 class Teller:
@@ -123,6 +128,7 @@ class Storm:
 
     def __init__(self, folder: Path, *, devices: int, seed: int = 1) -> None:
         self._folder, self._chance = folder, random.Random(seed)
+        self._outboxes = Path(tempfile.mkdtemp(prefix="flotilla-storm-", dir=MEMORY if MEMORY.is_dir() else None))
         self._port = _free_port()
         self._broker_url = f"mqtt://127.0.0.1:{self._port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -142,6 +148,7 @@ class Storm:
             }
         )
         self._told, self._kills, self._began, self._seconds = 0, Counter[str](), 0.0, 0.0
+        self._manager_bytes = 0
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +177,7 @@ class Storm:
         for process in self._processes.values():
             process.kill()
             process.wait()
+        shutil.rmtree(self._outboxes, ignore_errors=True)
 
     async def tell(self, *, records: int, broker_kills: int, manager_kills: int) -> None:
         """All devices together tell so many records; the kills are spread over the way there by chance.
@@ -180,7 +188,7 @@ class Storm:
         self._began = time.monotonic()
         each = -(-records // len(self._keys))
         self._told = each * len(self._keys)
-        tellers = [Teller(name, keys, self._folder, self._broker_url) for name, keys in self._keys.items()]
+        tellers = [Teller(name, keys, self._outboxes, self._broker_url) for name, keys in self._keys.items()]
         kills = ["broker"] * broker_kills + ["manager"] * manager_kills
         due = sorted((self._chance.uniform(0.02, 0.98) * self._told, name) for name in kills)
         running = [asyncio.create_task(teller.run(each)) for teller in tellers]
@@ -191,6 +199,7 @@ class Storm:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         self._seconds = time.monotonic() - self._began
+        self._measure()
 
     async def _watch(self, running: list[asyncio.Task[None]], due: list[tuple[float, str]]) -> None:
         best, moved = -1, time.monotonic()
@@ -206,8 +215,14 @@ class Storm:
         for task in running:
             task.result()
 
+    def _measure(self) -> None:
+        status = Path(f"/proc/{self._processes['manager'].pid}/status").read_text()
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        self._manager_bytes = max(self._manager_bytes, 1024 * int(found[1]) if found else 0)
+
     async def _kill(self, name: str) -> None:
         process = self._processes[name]
+        self._measure()
         os.kill(process.pid, signal.SIGKILL)
         await asyncio.to_thread(process.wait)
         self._kills[name] += 1
@@ -240,4 +255,4 @@ class Storm:
         wanted = {(name, number) for name in self._keys for number in range(1, each + 1)}
         doubled = sum(number - 1 for number in rows.values()) + len(rows.keys() - wanted)
         lost = len(wanted - rows.keys())
-        return Found(self._told, rows.total(), lost, doubled, self._kills, self._seconds)
+        return Found(self._told, rows.total(), lost, doubled, self._kills, self._seconds, self._manager_bytes)

@@ -34,7 +34,10 @@ def test_a_xavier_with_the_older_driver_of_its_power_sensors(tmp_path: Path) -> 
     }  # fmt: skip
     assert found.power_watts == pytest.approx(6.016)  # no rail is that of the board: the sum
     assert found.engines_mhz == {"NVENC": 0, "NVENC1": 653, "VIC": 115}
-    assert found.temperatures_celsius == {"CPU": 38.5, "GPU": 37.5}
+    assert found.temperatures_celsius == {
+        "AO": 37.0, "AUX": 36.5, "CPU": 38.5, "GPU": 37.5, "Tboard_tegra": 37.0, "Tdiode_tegra": 38.2,
+    }  # fmt: skip
+    assert found.temperature_celsius == 38.5  # PMIC-Die says 100, always
     assert (found.fan_ratio, found.power_mode, found.throttled) == (1.0, "3", ())
 
 
@@ -43,6 +46,7 @@ def test_a_thor_has_a_sensor_of_its_own_for_the_whole_board(tmp_path: Path) -> N
     assert found.rails_watts == {"VDD_CPU_SOC_MSS": 7.978, "VDD_GPU": 3.989, "VIN": 28.4, "VIN_SYS_5V0": 5.0}
     assert (found.power_watts, found.fan_ratio, found.power_mode) == (28.4, 0.0, "0")
     assert found.engines_mhz == {"VIC": 116}
+    assert found.temperatures_celsius == {"cpu": 41.2, "soc012": 41.0, "soc345": 42.2, "tj": 42.2}
 
 
 def test_another_machine_tells_what_psutil_can_read(tmp_path: Path) -> None:
@@ -88,7 +92,7 @@ def test_a_board_travels_in_a_hundred_bytes(board: Mapping[str, str], tmp_path: 
         ).to_wire()  # fmt: skip
 
     found = measure(tmp_path, lay(tmp_path, board))
-    assert sent(found).startswith(b"\x02")
+    assert sent(found).startswith(b"\x03")
     assert len(sent(found)) - len(sent(HostMetrics())) <= 110
     host = TelemetryWindow.parse(sent(found)).host
     assert host.rails_watts == pytest.approx(found.rails_watts, abs=0.006)

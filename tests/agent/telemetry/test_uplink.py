@@ -9,7 +9,7 @@ import pytest
 
 from agent.identity import Keys
 from agent.telemetry.outbox import Kind, Outbox
-from agent.telemetry.uplink import WINDOW, Uplink
+from agent.telemetry.uplink import BURST, WINDOW, Uplink
 from agent.telemetry.window import Stamp
 from shared.clock import SystemClock
 from shared.messages import Ack, Phase, UpdateReport
@@ -25,14 +25,18 @@ class Line:
 
     def __init__(self) -> None:
         self.connected, self.lose, self.sent = True, False, list[UpdateReport]()
+        self.refuses: int | None = None  # a sequence that the broker does not take
 
     async def publish(self, topic: str, payload: bytes) -> None:
         await asyncio.sleep(0)
         if not self.connected:
             raise LinkDownError("away")
         assert topic == "flotilla/v1/dev-a/up/report"
+        message = UpdateReport.parse(opened(payload, topic=topic, key=KEYS.sign_public, required=True))
+        if message.sequence == self.refuses:
+            raise LinkDownError("not taken")
         if not self.lose:
-            self.sent.append(UpdateReport.parse(opened(payload, topic=topic, key=KEYS.sign_public, required=True)))
+            self.sent.append(message)
 
     @property
     def sequences(self) -> list[int]:
@@ -120,6 +124,20 @@ async def test_no_more_than_a_window_is_on_its_way(outbox: Outbox) -> None:
         assert line.sequences == list(range(1, WINDOW + 1))
         uplink.acknowledged(Ack(stream=outbox.stream, report=4))
         await until(lambda: len(line.sent) == WINDOW + 4)
+
+
+async def test_several_go_out_at_once_and_what_came_after_a_failure_goes_again_with_it(outbox: Outbox) -> None:
+    line = Line()
+    line.refuses = 3
+    put(outbox, BURST)
+    async with sending(outbox, line, StillClock()) as uplink:
+        await until(lambda: len(line.sent) >= BURST - 1)
+        assert line.sequences == [1, 2, *range(4, BURST + 1)]
+        line.refuses = None
+        line.sent.clear()
+        uplink.wake()
+        await until(lambda: len(line.sent) >= BURST - 2)
+        assert line.sequences == list(range(3, BURST + 1))
 
 
 async def test_without_an_ack_it_starts_again_behind_the_last_one_with_a_single_message(outbox: Outbox) -> None:

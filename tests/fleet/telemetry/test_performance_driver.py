@@ -10,6 +10,7 @@ from sqlalchemy import select
 from fleet.parts import Manager
 from fleet.store import windows
 from fleet.store.tables import Alert, Device, Release
+from fleet.telemetry.performance import Tally
 from fleet.telemetry.performance_driver import PerformanceDriver
 from shared.manifest import Artifact, Chunk, Manifest, Runtime, Tensor
 from shared.sketches import latency_bin
@@ -65,17 +66,21 @@ class Days:
     def __init__(self, manager: Manager) -> None:
         self.manager, self.driver, self.sequence = manager, PerformanceDriver(manager), 0
 
-    async def hour(self, *, right: int = 0, wrong: int = 0, ms: float = 10.0, requests: int = 200) -> None:
+    async def hour(
+        self, *, right: int = 0, wrong: int = 0, ms: float = 10.0, requests: int = 200, late: timedelta = timedelta()
+    ) -> None:
+        """One hour later it tells of an hour; `late` is how long ago that ended."""
         self.sequence += 1
         self.manager.clock.at += timedelta(hours=1)
+        end = self.manager.clock.at - late
         some = (3, 3, right // 2), (5, 5, right - right // 2), (3, 5, wrong // 2), (5, 3, wrong - wrong // 2)
         pairs = tuple(pair for pair in some if pair[2])
         said = window(
             self.sequence, requests=requests, latency={latency_bin(ms): requests},
-            labelled=right + wrong, correct=right, confusion=pairs,
+            labelled=right + wrong, correct=right, confusion=pairs, start=end - timedelta(hours=1), end=end,
         )  # fmt: skip
         async with self.manager.database.write() as tx:
-            windows.insert_window(tx, said, now=self.manager.clock.at)
+            await windows.insert_windows(tx, [said], now=self.manager.clock.at)
         await self.driver.evaluate()
 
     async def alerts(self) -> list[tuple[str, str, str]]:
@@ -139,7 +144,7 @@ async def test_performance_is_looked_at_as_often_as_the_settings_say(
     await asyncio.sleep(0.3)
     said = window(1, labelled=600, correct=300, confusion=((3, 3, 300), (3, 5, 300)))
     async with parts.database.write() as tx:
-        windows.insert_window(tx, said, now=NOW)
+        await windows.insert_windows(tx, [said], now=NOW)
     await asyncio.sleep(1.0)
     running.cancel()
     await asyncio.wait([running])
@@ -166,8 +171,42 @@ async def test_a_restart_of_the_manager_changes_no_verdict(days: Days, parts: Ma
     days.driver = PerformanceDriver(parts)
     await days.driver.evaluate()
     assert await days.alerts() == before
+    assert days.driver._floor > NOW + timedelta(hours=48)  # from sums, not from two days of windows
     places = {place: len(found) for place, found in days.driver._tallies.items()}
     assert places == {("cam-1", "digits"): 5}
+
+
+async def test_what_comes_days_late_does_not_count_as_today(days: Days) -> None:
+    for _ in range(24):
+        await days.hour(right=95, wrong=5, ms=10.0)
+    for _ in range(24):  # a backlog of bad days that are over
+        await days.hour(right=20, wrong=80, ms=40.0, late=timedelta(days=4))
+    assert await days.alerts() == []
+    for _ in range(6):
+        await days.hour(right=20, wrong=80)
+    assert {row[0].split()[1] for row in await days.alerts()} == {"accuracy", "precision", "recall"}
+
+
+async def test_a_clock_that_cannot_be_believed_counts_as_of_its_arrival(days: Days) -> None:
+    for _ in range(6):
+        await days.hour(right=20, wrong=80, late=timedelta(days=4000))
+    assert {row[0].split()[1] for row in await days.alerts()} == {"accuracy", "precision", "recall"}
+
+
+async def test_after_a_crash_sums_and_the_windows_beyond_them_are_all_there_is_once(days: Days, parts: Manager) -> None:
+    for _ in range(5):
+        await days.hour(right=10, wrong=1)
+    days.driver._kept_at = days.manager.clock.at + timedelta(days=1)  # what comes now is not kept before the crash
+    for _ in range(3):
+        await days.hour(right=20, wrong=2)
+    days.driver = PerformanceDriver(parts)
+    await days.driver.evaluate()
+    total = Tally()
+    for versions in days.driver._tallies["cam-1", "digits"].values():
+        for tally in versions.values():
+            total.add(tally)
+    assert (total.labelled, total.correct, total.latency.total()) == (5 * 11 + 3 * 22, 5 * 10 + 3 * 20, 8 * 200)
+    assert total.confusion.total() == total.labelled
 
 
 async def test_windows_are_read_page_by_page_and_each_once(days: Days, manager: Manager) -> None:

@@ -49,7 +49,7 @@ async def number(manager: Manager) -> int:
 
 async def test_a_compact_signed_window_is_stored_as_any_other(manager: Manager, link) -> None:
     said = window(1, stream="ab12", boot="cd34")
-    assert said.to_wire()[:1] == b"\x02"
+    assert said.to_wire()[:1] == b"\x03"
     await link.publish(TOPIC, signed(said))
     await acked(link, 1)
     async with manager.database.read() as tx:
