@@ -11,7 +11,7 @@ from fleet.telemetry.performance import Limits, Tally
 from shared.sketches import Latency, latency_bin
 from tests.fleet.dashboard.conftest import MODEL, World
 
-LIMITS = Limits(accuracy=0.05, precision=0.05, recall=0.05, latency=0.2, min_samples=100)
+LIMITS = Limits(accuracy=0.05, precision=0.05, recall=0.05, latency=0.2, degradation=0.1, min_samples=100)
 
 
 def made(world: World, minutes: float = 38, correct: int = 372) -> Standing:
