@@ -140,6 +140,22 @@ class Rollout(Base):
     created_by: Mapped[str] = mapped_column(String(128))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    priority: Mapped[int] = mapped_column(default=1, server_default="1")  # rollouts.states.RANKS: the highest first
+
+
+class BadPair(Base):
+    """A release that is proven bad on a hardware class, with the evidence: not taken there again unless forced."""
+
+    __tablename__ = "bad_pairs"
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hardware: Mapped[str] = mapped_column(String(64), primary_key=True)
+    rollout_id: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(64))  # a code, or the name of the gate
+    detail: Mapped[str] = mapped_column(Text)
+    failed: Mapped[int]  # devices of the class
+    ended: Mapped[int]
+    at: Mapped[datetime]
 
 
 class Deployment(Base):
@@ -158,6 +174,7 @@ class Deployment(Base):
     fetched_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
+    switched_at: Mapped[datetime | None]  # blue-green: when the rollout decided that it swaps
     recalled_at: Mapped[datetime | None]  # when the rollout decided to take it back; `state` then tells of the way back
     outcome: Mapped[str | None] = mapped_column(String(24))  # how the way forward stood when it was taken back
     outcome_reason: Mapped[str | None] = mapped_column(Text)
@@ -170,7 +187,7 @@ class OwedAction(Base):
     __tablename__ = "owed_actions"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))  # announce, recall
+    kind: Mapped[str] = mapped_column(String(16))  # announce, stage, switch, recall
     device_id: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))
