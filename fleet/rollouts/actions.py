@@ -114,8 +114,8 @@ def _all_applied(member: Member, actions: Iterable[Action], now: datetime) -> Me
 def applied(member: Member, action: Action, now: datetime) -> Member:
     """The member after one action."""
     match action:
-        case Announce():
-            return replace(member, told_at=now, owed=True, since=now)
+        case Announce(stage=stage):
+            return replace(member, told_at=now, switched_at=None if stage else now, owed=True, since=now)
         case Switch():
             return replace(member, switched_at=now, owed=True, since=now)
         case Recall():

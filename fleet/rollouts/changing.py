@@ -68,7 +68,7 @@ async def _owe(tx: AsyncSession, rollout: Rollout, action: engine.Action, now: d
     row.since = now
     match action:
         case engine.Announce(stage=stage):
-            row.told_at = now
+            row.told_at, row.switched_at = now, None if stage else now
             debt.kind, debt.version = "stage" if stage else "announce", rollout.version
             tx.add(debt)
         case engine.Switch():

@@ -63,8 +63,10 @@ def waits(rollout: Rollout, evidence: Evidence, now: datetime) -> Mapping[str, s
 
 def at_work(rollout: Rollout, member: Member) -> bool:
     """It takes a place: told, online, and neither at its end nor waiting for the switch of all."""
-    waiting = rollout.strategy == "blue-green" and (member.staged or member.switched_at is not None)
-    return member.touched and not member.ended and member.online and not waiting
+    if not member.touched or member.ended or not member.online:
+        return False
+    with_all = member.switched_at is not None and member.switched_at != member.told_at
+    return rollout.strategy != "blue-green" or not (member.staged or with_all)
 
 
 def _untold(member: Member) -> bool:

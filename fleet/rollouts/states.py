@@ -267,7 +267,7 @@ class Member:
     detail: str | None = None
     previous: str | None = None
     told_at: datetime | None = None
-    switched_at: datetime | None = None  # blue-green: when it was decided that it swaps
+    switched_at: datetime | None = None  # when it was decided that it swaps: with the announcement, or later
     recalled_at: datetime | None = None
     outcome: str | None = None  # how the way forward stood when it was recalled
     outcome_reason: str | None = None

@@ -151,7 +151,7 @@ def overdue(rollout: Rollout, members: Iterable[Member], now: datetime) -> Itera
         if since is not None and now - since >= timeout:
             silent = member.state == QUEUED
             said = "nothing heard" if silent else f"still {member.state}"
-            what = "the switch" if member.switched_at else "the announcement"
+            what = "the announcement" if since == member.told_at else "the switch"
             detail = f"{said} {timeout.total_seconds():g} s after {what}"
             yield Close(member.device, TIMED_OUT, E_SILENT if silent else E_TIMEOUT, detail)
 

@@ -97,9 +97,9 @@ async def owing(tx: AsyncSession, rollout_id: str) -> frozenset[str]:
 async def at_work_elsewhere(tx: AsyncSession, rollout_id: str) -> int:
     """Online devices that other active rollouts have at work; those that wait for a switch, or switch, are not."""
     others = select(Rollout.id).where(Rollout.state.in_(ACTIVE), Rollout.id != rollout_id)
-    waiting = (Rollout.strategy == "blue-green") & or_(
-        Deployment.state == str(Phase.SELF_TESTED), Deployment.switched_at.is_not(None)
-    )
+    staged = Deployment.switched_at.is_(None) & (Deployment.state == str(Phase.SELF_TESTED))
+    with_all = Deployment.switched_at.is_not(None) & (Deployment.switched_at != Deployment.told_at)
+    waiting = (Rollout.strategy == "blue-green") & or_(staged, with_all)
     query = (
         select(func.count())
         .select_from(Deployment)

@@ -174,7 +174,7 @@ class Deployment(Base):
     fetched_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
-    switched_at: Mapped[datetime | None]  # blue-green: when the rollout decided that it swaps
+    switched_at: Mapped[datetime | None]  # when it was decided that it swaps: with the announcement, or later
     recalled_at: Mapped[datetime | None]  # when the rollout decided to take it back; `state` then tells of the way back
     outcome: Mapped[str | None] = mapped_column(String(24))  # how the way forward stood when it was taken back
     outcome_reason: Mapped[str | None] = mapped_column(Text)

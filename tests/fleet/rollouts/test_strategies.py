@@ -225,7 +225,9 @@ def test_the_line_of_a_site_is_shared_and_its_hour_counted() -> None:
 
 
 def test_one_device_may_always_use_an_idle_line() -> None:
-    run = Run(rollout(2, bytes_each=100, site_budget=SiteBudget(10, 10), timeout_seconds=99999.0), evidence(2, seen_at=None))
+    run = Run(
+        rollout(2, bytes_each=100, site_budget=SiteBudget(10, 10), timeout_seconds=99999.0), evidence(2, seen_at=None)
+    )
     assert told(run.step(0)) == ["d00"]
     assert told(run.step(3601)) == []
     run.say("committed", "d00")
