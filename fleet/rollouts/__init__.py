@@ -10,6 +10,6 @@
                                               │
                           Director.assign ──► device ──► reports (fleet.telemetry.ingest) ──► reading …
 
-Reading order: states, waves, actions, gate, pacing, winding, engine, saved, reading, progress, targeting, plan,
+Reading order: states, waves, actions, gate, pacing, winding, engine, saved, roster, reading, progress, targeting, plan,
 forecast, changing, driver.
 """

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.alerts import desk
 from fleet.rollouts import engine, reading, saved
 from fleet.rollouts.errors import RolloutNotFoundError
+from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED, Effect, Evidence, Rollout, State
 from fleet.store import bad_pairs, events, tables
 from fleet.store import rollouts as store
@@ -19,13 +20,23 @@ from shared.messages import Phase
 Change = Callable[[Rollout, Evidence, datetime], engine.Step]
 
 
-async def loaded(tx: AsyncSession, row: tables.Rollout, now: datetime) -> tuple[Rollout, Evidence]:
+async def loaded(
+    tx: AsyncSession, row: tables.Rollout, now: datetime, roster: Roster | None = None
+) -> tuple[Rollout, Evidence]:
     """What the engine needs, from the rows of this transaction."""
     rollout = saved.from_json(row.body)
-    return rollout, await reading.evidence(tx, row, now)
+    return rollout, await reading.evidence(tx, row, now, roster)
 
 
-async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetime, *, alarm: bool = False) -> Rollout:
+async def change(
+    tx: AsyncSession,
+    rollout_id: str,
+    decide: Change,
+    now: datetime,
+    *,
+    alarm: bool = False,
+    roster: Roster | None = None,
+) -> Rollout:
     """Load, decide, save the rollout with what it owes. The caller's transaction makes it one.
 
     With `alarm`, a rollout that stops opens an alert; a person who stops one knows it already.
@@ -37,7 +48,7 @@ async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetim
     row = await store.get(tx, rollout_id)
     if row is None:
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
-    before, evidence = await loaded(tx, row, now)
+    before, evidence = await loaded(tx, row, now, roster)
     step = decide(before, evidence, now)
     if step == engine.Step(before):
         return before

@@ -19,6 +19,7 @@ from fleet.hub import Hub
 from fleet.releases.director import Director
 from fleet.rollouts import engine, saved, targeting
 from fleet.rollouts.changing import change, loaded
+from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED
 from fleet.store import rollouts as store
 from fleet.store import tables
@@ -58,6 +59,7 @@ class RolloutDriver:
     def __init__(self, parts: Parts, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:
         self._parts, self._checkpoint = parts, checkpoint
         self._joined_at: float | None = None
+        self._roster = Roster()
 
     async def run(self) -> None:
         """Until cancelled: look whenever something was committed, and once a second."""
@@ -77,6 +79,7 @@ class RolloutDriver:
         await self.perform()
         async with self._parts.database.read() as tx:
             ids = [row.id for row in await store.active(tx)]
+        self._roster.keep(ids)
         await self._join(ids)
         for rollout_id in ids:
             await self._step(rollout_id)
@@ -101,11 +104,11 @@ class RolloutDriver:
             row = await store.get(tx, rollout_id)
             if row is None:
                 return
-            rollout, evidence = await loaded(tx, row, now)
+            rollout, evidence = await loaded(tx, row, now, self._roster)
             if engine.step(rollout, evidence, now) == engine.Step(rollout):
                 return
         async with self._parts.database.write() as tx:  # again, on what is true while we hold the pen
-            await change(tx, rollout_id, engine.step, now, alarm=True)
+            await change(tx, rollout_id, engine.step, now, alarm=True, roster=self._roster)
         self._checkpoint("saved")
         self._parts.hub.wake()
 

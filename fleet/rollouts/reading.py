@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.rollouts import engine, gate, pacing, progress, saved
 from fleet.rollouts.errors import RolloutNotFoundError
-from fleet.rollouts.states import DriftSign, Evidence, Member, SiteBudget, SiteLoad, Vitals
+from fleet.rollouts.roster import Roster
+from fleet.rollouts.states import DriftSign, Evidence, SiteBudget, SiteLoad, Vitals
 from fleet.store import events, tables
 from fleet.store import rollouts as store
 from shared.sketches import merge_latency
@@ -23,10 +24,10 @@ HOUR: Final = timedelta(hours=1)
 CRASHES: Final = 2
 
 
-async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime) -> Evidence:
-    """All that the manager knows of a rollout in this transaction."""
-    owed = await store.owing(tx, row.id)
-    found = tuple(member(known, known.device in owed) for known in await store.members(tx, row.id, row.model))
+async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster: Roster | None = None) -> Evidence:
+    """All that the manager knows of a rollout in this transaction; `roster` remembers its devices between looks."""
+    rows, owed = await store.members(tx, row.id, row.model), await store.owing(tx, row.id)
+    found = (roster or Roster()).members(row.id, rows, owed)
     touched = {one.device for one in found if one.touched}
     windows = await store.windows(tx, row.model, since=row.created_at)
     of_release = _of(windows, touched, row.version)
@@ -38,34 +39,6 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime) -> Evid
         elsewhere=await store.at_work_elsewhere(tx, row.id),
         sites=await _drawn_elsewhere(tx, row, now),
         crashing=frozenset(device for device, number in _restarts(of_release).items() if number >= CRASHES),
-    )
-
-
-def member(known: store.MemberRow, owed: bool) -> Member:
-    """One row of `deployments` and its device."""
-    return Member(
-        device=known.device,
-        wave=known.wave,
-        since=known.since,
-        site=known.site,
-        hardware=known.hardware,
-        state=known.state,
-        reason=known.reason,
-        detail=known.detail,
-        previous=known.previous,
-        told_at=known.told_at,
-        switched_at=known.switched_at,
-        recalled_at=known.recalled_at,
-        outcome=known.outcome,
-        outcome_reason=known.outcome_reason,
-        outcome_detail=known.outcome_detail,
-        owed=owed,
-        online=known.online,
-        seen_at=known.seen_at,
-        serving=known.serving,
-        active=known.lifecycle == "active",
-        fetched_bytes=known.fetched_bytes,
-        total_bytes=known.total_bytes,
     )
 
 

@@ -5,10 +5,11 @@ I/O: none.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Integer, cast, func, or_, select
+from sqlalchemy import Integer, cast, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import NullType
 
 from fleet.store.tables import Deployment, Device, DriftState, OwedAction, Rollout, Window
 from shared.messages import Phase
@@ -49,18 +50,14 @@ async def page(
 
 
 class MemberRow(NamedTuple):
-    """One device of a rollout: its row, and what is known of the device."""
+    """One device of a rollout: its row, and what is known of the device, as the database's driver gives it."""
 
     device: str
     wave: int
-    since: datetime
     state: str
     reason: str | None
     detail: str | None
     previous: str | None
-    told_at: datetime | None
-    switched_at: datetime | None
-    recalled_at: datetime | None
     outcome: str | None
     outcome_reason: str | None
     outcome_detail: str | None
@@ -68,24 +65,32 @@ class MemberRow(NamedTuple):
     total_bytes: int | None
     site: str
     hardware: str
-    online: bool
-    seen_at: datetime | None
     lifecycle: str
     serving: str | None  # version of the rollout's model
+    online: bool | int
+    since: datetime | str
+    told_at: datetime | str | None
+    switched_at: datetime | str | None
+    recalled_at: datetime | str | None
+    seen_at: datetime | str | None
 
 
-async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[MemberRow]:
-    """Every device of a rollout, by wave. Columns, not objects: there may be a hundred thousand."""
+async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tuple[Any, ...]]:
+    """The fields of a `MemberRow` for every device of a rollout, by wave. There may be a hundred thousand, so that
+    nothing is made of them here: what did not change since the last look need not be made again."""
     row, device = Deployment, Device
     columns = (
-        row.device_id, row.wave, row.since, row.state, row.reason, row.detail, row.previous, row.told_at,
-        row.switched_at, row.recalled_at, row.outcome, row.outcome_reason, row.outcome_detail, row.fetched_bytes,
-        row.total_bytes, device.site, device.hardware, device.online, device.seen_at, device.lifecycle,
-        device.serving[model].as_string(),
+        row.device_id, row.wave, row.state, row.reason, row.detail, row.previous, row.outcome, row.outcome_reason,
+        row.outcome_detail, row.fetched_bytes, row.total_bytes, device.site, device.hardware, device.lifecycle,
+        device.serving[model].as_string(), device.online, row.since, row.told_at, row.switched_at, row.recalled_at,
+        device.seen_at,
     )  # fmt: skip
-    query = select(*columns).join(Device, Device.id == Deployment.device_id)
+    raw = NullType()  # SQLAlchemy's conversions cost more than the query
+    query = select(*(type_coerce(column, raw) for column in columns)).join(Device, Device.id == Deployment.device_id)
     query = query.where(Deployment.rollout_id == rollout_id).order_by(Deployment.wave, Deployment.device_id)
-    return [MemberRow._make(found) for found in await tx.execute(query)]
+    await tx.flush()
+    connection = await tx.connection()
+    return [tuple(found) for found in await connection.execute(query)]
 
 
 async def owing(tx: AsyncSession, rollout_id: str) -> frozenset[str]:
