@@ -159,7 +159,7 @@ class Plan:
     already: tuple[str, ...]  # devices of the target that serve this version; they are left out
     bytes_each: int
     members: tuple[Meant, ...]  # by wave
-    excluded: Mapping[str, tables.BadPair]  # device -> proof that the release is bad on its class
+    excluded: Mapping[str, bad_pairs.BadPair]  # device -> proof that the release is bad on its class
 
 
 async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, by: str = "") -> Plan:
@@ -307,7 +307,7 @@ def _waves(request: Request, classes: Mapping[str, str]) -> tuple[Wave, ...]:
             return waves.canary(("100%",), len(classes))
 
 
-def _proven(request: Request, bad: Mapping[str, tables.BadPair]) -> str:
+def _proven(request: Request, bad: Mapping[str, bad_pairs.BadPair]) -> str:
     classes = "; ".join(f"{hardware}: {pair.detail} ({pair.rollout_id})" for hardware, pair in sorted(bad.items()))
     return f"{request.model}@{request.version} is proven bad on these devices: {classes}"
 

@@ -1,27 +1,39 @@
-"""Queries about releases that are proven bad on a hardware class.
+"""Releases that are proven bad on a hardware class: the table and its queries.
 
 I/O: none.
 """
 
-from __future__ import annotations
-
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import String, Text, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
 
-from fleet.store.tables import BadPair
+from fleet.store.tables import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
-
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from fleet.rollouts.actions import Condemned
     from fleet.rollouts.states import Rollout
 
 
-async def add(tx: AsyncSession, rollout: Rollout, proven: Condemned, now: datetime) -> None:
+class BadPair(Base):
+    """A release that is proven bad on a hardware class, with the evidence: not taken there again unless forced."""
+
+    __tablename__ = "bad_pairs"
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    hardware: Mapped[str] = mapped_column(String(64), primary_key=True)
+    rollout_id: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(64))  # a code, or the name of the gate
+    detail: Mapped[str] = mapped_column(Text)
+    failed: Mapped[int]  # devices of the class
+    ended: Mapped[int]
+    at: Mapped[datetime]
+
+
+async def add(tx: AsyncSession, rollout: "Rollout", proven: "Condemned", now: datetime) -> None:
     """Remember what a rollout proved; the newest proof stays."""
     row = await tx.get(BadPair, (rollout.model, rollout.version, proven.hardware))
     if row is None:
@@ -31,7 +43,7 @@ async def add(tx: AsyncSession, rollout: Rollout, proven: Condemned, now: dateti
     row.failed, row.ended, row.at = proven.failed, proven.ended, now
 
 
-async def forgive(tx: AsyncSession, rollout: Rollout, classes: Collection[str]) -> None:
+async def forgive(tx: AsyncSession, rollout: "Rollout", classes: Collection[str]) -> None:
     """Forget it for these classes: the release was taken there all the same, and stayed."""
     for hardware in classes:
         row = await tx.get(BadPair, (rollout.model, rollout.version, hardware))
@@ -43,9 +55,3 @@ async def of_release(tx: AsyncSession, model: str, version: str) -> Mapping[str,
     """Hardware class -> why the release is proven bad there."""
     query = select(BadPair).where(BadPair.model == model, BadPair.version == version)
     return {row.hardware: row for row in await tx.scalars(query)}
-
-
-async def of_model(tx: AsyncSession, model: str) -> Sequence[BadPair]:
-    """Every proof against a release of the model, by version and class."""
-    query = select(BadPair).where(BadPair.model == model).order_by(BadPair.version, BadPair.hardware)
-    return (await tx.scalars(query)).all()

@@ -143,21 +143,6 @@ class Rollout(Base):
     priority: Mapped[int] = mapped_column(default=1, server_default="1")  # rollouts.states.RANKS: the highest first
 
 
-class BadPair(Base):
-    """A release that is proven bad on a hardware class, with the evidence: not taken there again unless forced."""
-
-    __tablename__ = "bad_pairs"
-    model: Mapped[str] = mapped_column(String(64), primary_key=True)
-    version: Mapped[str] = mapped_column(String(64), primary_key=True)
-    hardware: Mapped[str] = mapped_column(String(64), primary_key=True)
-    rollout_id: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(String(64))  # a code, or the name of the gate
-    detail: Mapped[str] = mapped_column(Text)
-    failed: Mapped[int]  # devices of the class
-    ended: Mapped[int]
-    at: Mapped[datetime]
-
-
 class Deployment(Base):
     """One device in one rollout."""
 
@@ -260,10 +245,7 @@ class BaselineChoice(Base):
 
 
 class DriftState(Base):
-    """The newest verdict on one feature of one release in one scope.
-
-    Scopes: `device:cam-1`, `site:hall-3`, `hardware:orin-nano-8g`, `fleet`.
-    """
+    """The newest verdict on one feature of one release in one scope: `device:ID`, `site:S`, `hardware:H`, `fleet`."""
 
     __tablename__ = "drift"
     scope: Mapped[str] = mapped_column(String(80), primary_key=True)
