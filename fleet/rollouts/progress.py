@@ -122,16 +122,16 @@ class RolloutView:
     bake_seconds: float
     bake_left_seconds: float | None  # None unless the wave bakes now
     auto_rollback: bool
-    on_failure: tuple[str, ...]  # what a stop does when nobody says otherwise
-    ending: tuple[str, ...]  # what the stop that was decided does
-    priority: str
-    approved_by: tuple[str, ...]
     counts: CountsView
     waves: tuple[WaveView, ...]
     deployments: tuple[DeploymentView, ...]
     gates: tuple[GateView, ...]
     timeline: tuple[TimelineEntry, ...]
     actions: tuple[str, ...]  # what may be asked now: approve, pause, resume, promote, abort, rollback
+    on_failure: tuple[str, ...] = ()  # what a stop does when nobody says otherwise
+    ending: tuple[str, ...] = ()  # what the stop that was decided does
+    priority: str = "medium"
+    approved_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
