@@ -239,15 +239,38 @@ def changes(before: Document, after: Document) -> Iterator[dict[str, Any]]:
                 "reason": it["reason"],
                 "detail": it["detail"],
             }
+    yield from _steps(before, after)
     if before.get("state") != after["state"]:
         at, state = after["since"], after["state"]
         yield {"at": at, "rollout": after["id"], "from": before.get("state"), "to": state, "reason": after["reason"]}
+
+
+def _steps(before: Document, after: Document) -> Iterator[dict[str, Any]]:
+    """Waves that went on, gates that failed."""
+    waves = {it["index"]: it["state"] for it in before.get("waves", ())}
+    for it in after["waves"]:
+        if waves.get(it["index"], it["state"]) != it["state"]:
+            yield {
+                "at": after["updated_at"], "rollout": after["id"], "wave": it["index"], "name": it["name"],
+                "from": waves[it["index"]], "to": it["state"], "reason": None, "detail": it["sub"],
+            }  # fmt: skip
+    gates = {it["name"]: it["result"] for it in before.get("gates", ())}
+    for it in after["gates"]:
+        if it["result"] == "fail" and gates.get(it["name"], "fail") != "fail":
+            yield {
+                "at": after["updated_at"], "rollout": after["id"], "gate": it["name"], "from": gates[it["name"]],
+                "to": "fail", "reason": None, "detail": it["detail"],
+            }  # fmt: skip
 
 
 def change(found: Document) -> str:
     """One change as a line."""
     moment = str(found["at"])[11:19] + "Z"
     why = ": ".join(filter(None, (found["reason"], found.get("detail"))))
-    what = f"wave={found['wave']} {found['device']}" if "device" in found else str(found["rollout"])
+    if "gate" in found:
+        what = f"gate {found['gate']}"
+    else:
+        named = found.get("device") or found.get("name")
+        what = f"wave={found['wave']} {named}" if named else str(found["rollout"])
     move = f"{found['from']}→{found['to']}" if found["from"] else str(found["to"])
     return f"{moment} {what} {move} {why}".rstrip()

@@ -110,6 +110,8 @@ def start(shell: Shell, only_plan: bool, yes: bool, follow: bool, **asked: Any) 
     made = shell.api.post("/rollouts", json=body)
     if not follow:
         shell.emit(made, f"{made['id']} started.")
+        if made["state"] == "awaiting-approval":
+            shell.say(f"Next, by another person: flotilla rollout approve {made['id']}")
         shell.say(f"Next: flotilla rollout watch {made['id']}")
         return
     shell.say(f"{made['id']} started. Watching; Ctrl-C detaches, the rollout goes on.")

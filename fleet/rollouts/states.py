@@ -201,7 +201,7 @@ class Rollout:
     auto_rollback: bool = True
     limits: Limits = field(default_factory=Limits)
     author: str = ""
-    target: Target = field(default_factory=Target)
+    target: Target | None = None  # None: begun before targets were kept; nobody joins
     priority: Priority = "medium"
     force: bool = False  # also where the release is proven bad
     bytes_each: int = 0  # of one device, at most

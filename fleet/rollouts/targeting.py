@@ -45,10 +45,11 @@ async def newcomers(tx: AsyncSession, rollout_id: str) -> tuple[Rollout | None, 
     """The rollout, and the devices that came into its target since it began."""
     row = await store.get(tx, rollout_id)
     rollout = saved.from_json(row.body) if row is not None else None
-    if rollout is None or rollout.state not in _OPEN or rollout.target.ids is not None:
+    target = None if rollout is None or rollout.state not in _OPEN else rollout.target
+    if rollout is None or target is None or target.ids is not None:
         return rollout, ()
-    found = await device_store.active(tx, rollout.target.filter, outside=rollout_id)
-    new = [it for it in found if _fits(rollout.target, it) and it.serving.get(rollout.model) != rollout.version]
+    found = await device_store.active(tx, target.filter, outside=rollout_id)
+    new = [it for it in found if _fits(target, it) and it.serving.get(rollout.model) != rollout.version]
     if not new:
         return rollout, ()
     busy = await store.busy(tx, [it.id for it in new])

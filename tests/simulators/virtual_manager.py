@@ -158,7 +158,11 @@ class MemoryManager:
                 continue
             known = len(members)
             for name, device in sorted(self._known.items()):
-                fits = device.site == rollout.target.site and device.serving != rollout.version
+                fits = (
+                    rollout.target is not None
+                    and device.site == rollout.target.site
+                    and device.serving != rollout.version
+                )
                 if fits and name not in members and name not in busy:
                     rollout, wave = joined(rollout, name)
                     members[name] = self._member(device, wave, now)

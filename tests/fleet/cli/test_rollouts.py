@@ -107,6 +107,10 @@ def test_watch_tells_each_change_once_and_how_it_ended(manager, types, last, cod
     assert "08:16:12Z wave=1 cam-0 fetching→probation" in lines
     assert lines[-1].startswith(f"08:16:12Z ro-7f3k running→{last['state']}")
     assert len(lines) == len(set(lines))
+    if last["state"] == "completed":
+        assert any("wave=2 Fleet running→done" in line for line in lines)
+    if last["state"] == "rolled-back":
+        assert any(line.startswith("08:16:12Z gate failures wait→fail") for line in lines)
 
 
 def test_watch_as_json_lines(manager, types) -> None:
