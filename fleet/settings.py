@@ -65,6 +65,9 @@ class DeploymentSettings(Section):
     heartbeat_interval_seconds: PositiveFloat = 60.0  # late after 1.5 of these in silence, offline after 3
     performance_monitoring_interval_minutes: PositiveFloat = 15.0  # how often performance is looked at
     auto_rollback_on_failure: bool = True
+    rollback_devices_per_minute: PositiveFloat = 1000.0  # called back by one rollout
+    site_in_flight_bytes: PositiveInt | None = None  # downloads of one site at a time; None: as the places allow
+    site_hourly_bytes: PositiveInt | None = None  # downloads of one site in an hour; None: no limit
 
 
 class MonitoringSettings(Section):

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -37,7 +37,7 @@ from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
 from agent.update.trust import Trust
 from agent.update.upkeep import RETRIES, Upkeep
-from agent.update.vitals import Vitals
+from agent.update.vitals import Live, Vitals
 from shared.clock import Clock
 from shared.errors import FlotillaError, RefusedError, UnavailableError
 from shared.messages import Announcement, Phase, SlotState
@@ -171,7 +171,7 @@ class Driver:
             group.create_task(self._intake.run(), name="update-intake")
             group.create_task(self._work(), name="update-work")
             group.create_task(self._upkeep.run(), name="update-upkeep")
-            group.create_task(self._vitals.keep(_Live(self._serving)), name="update-vitals")
+            group.create_task(self._vitals.keep(Live(self._serving)), name="update-vitals")
 
     async def booted(self) -> None:
         """Returns when every model that can serve does."""
@@ -277,6 +277,8 @@ class Driver:
     async def _step(self, update: Update) -> Update:
         started = self._clock.monotonic()
         update = self._adopted(update)
+        if lifecycle.holds_back(update):
+            update = await self._until_told(update)
         outcome = await self._outcome(update)
         self._checkpoint(lifecycle.OWES[update.state])
         superseded = outcome.event is Event.SUPERSEDED
@@ -303,6 +305,18 @@ class Driver:
             aside = update.state is not lifecycle.State.PROVEN and self._superseded(update)
             return Outcome(Event.SUPERSEDED, update) if aside else await self._performed(update)
         return await self._unless_newer(update, self._performed(update)) or Outcome(Event.SUPERSEDED, update)
+
+    async def _until_told(self, update: Update) -> Update:
+        """Ready; returns when another assignment says to swap, or pushes the update aside."""
+        detail = "staged and tested; the manager says when to swap"
+        self._holdups.begin(update, reasons.WAITS_FOR_SWITCH, detail)
+        try:
+            while lifecycle.holds_back(update := self._adopted(update)) and not self._superseded(update):
+                await self._news.wait()
+                self._news.clear()
+        finally:
+            self._holdups.end(update)
+        return update
 
     async def _fit(self, update: Update) -> Outcome | None:
         """None as soon as the machine may load something."""
@@ -378,19 +392,3 @@ def _hopeless(error: OSError, tries: int) -> RefusedError | None:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return reasons.DiskSpaceError(str(error))
     return reasons.DiskError(str(error)) if tries >= DISK_TRIES else None
-
-
-class _Live(Mapping[str, str]):
-    """What serves now, asked anew each time."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-
-    def __getitem__(self, model: str) -> str:
-        return self._serving.serving()[model]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._serving.serving())
-
-    def __len__(self) -> int:
-        return len(self._serving.serving())

@@ -162,6 +162,7 @@ class Update:
     sealed_key: str  # content key, for this device only
     rollout: str | None = None
     force: bool = False  # try it although it is known to be bad
+    later: bool = False  # have it ready, and do not swap before another assignment of it says so
     state: State = State.VERIFIED
     reason: str | None = None
     detail: str | None = None
@@ -223,6 +224,11 @@ def advance(update: Update, event: Event, *, reason: str | None = None, detail: 
     if event is Event.REJECTED and not reason:
         raise ValueError("rejected without a reason")
     return replace(update, state=state, reason=reason or update.reason, detail=detail or update.detail)
+
+
+def holds_back(update: Update) -> bool:
+    """True when the swap comes next, and has to wait for another assignment of the same release."""
+    return update.later and update.state is State.SELF_TESTED
 
 
 def may_supersede(update: Update, model: str) -> bool:

@@ -187,6 +187,7 @@ PROBATION_ACCURACY: Final = "E_PROBATION_ACCURACY"
 PROBATION_CRASH: Final = "E_PROBATION_CRASH"
 PROBATION_OUTPUT: Final = "E_PROBATION_OUTPUT"
 CANCELLED: Final = "E_CANCELLED"
+WAITS_FOR_SWITCH: Final = "E_WAITS_FOR_SWITCH"  # staged and tested; another assignment says when to swap
 BY_HAND: Final = "E_BY_HAND"
 CRASH_LOOP: Final = "E_CRASH_LOOP"  # of a version that was committed
 RECORD: Final = "E_SLOT_RECORD"  # the slot record was damaged and is made anew from what the slots hold

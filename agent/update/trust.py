@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -66,6 +66,7 @@ class Orders(BaseModel):
     rollout: str | None = None
     sealed_key: str
     force: bool = False
+    activate: Literal["now", "later"] = "now"
 
 
 class Trust:
@@ -280,5 +281,6 @@ def _update(version: int, orders: Orders) -> Update:
         sealed_key=orders.sealed_key,
         rollout=orders.rollout,
         force=orders.force,
+        later=orders.activate == "later",
         state=State.ANNOUNCED,
     )

@@ -5,10 +5,11 @@ I/O: disk, tasks.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
+from agent.serving.supervisor import Serving
 from agent.update.journal import Journal
 from agent.update.probation import Performance, Tally
 from shared.errors import UnavailableError
@@ -69,3 +70,19 @@ class Vitals:
         if key not in self._tallies:
             self._tallies[key] = Tally(self._journal.performance(model, version))
         return self._tallies[key]
+
+
+class Live(Mapping[str, str]):
+    """What serves now, asked anew each time."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def __getitem__(self, model: str) -> str:
+        return self._serving.serving()[model]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._serving.serving())
+
+    def __len__(self) -> int:
+        return len(self._serving.serving())

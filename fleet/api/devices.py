@@ -168,7 +168,7 @@ async def roll_back_device(
         plan = {"device": device.id, "model": name, "from": device.serving[name], "to": version}
         if dry_run:
             return {**plan, "dry_run": True}
-        number = await assigning.assign(tx, manager.director, device, release, rollout=assigning.BY_HAND, now=now)
+        number = await assigning.assign(tx, manager.director, device, release, now=now)
         await audit.record(tx, actor=actor, action="device.rollback", subject=device.id, body=plan, now=now)
         text = f"{device.id}: told to go back to {name} {version} by {actor.name}"
         await events.add(tx, kind="device", level="info", subject=device.id, text=text, now=now)

@@ -190,4 +190,5 @@ def _portrait(found: Row) -> str:
         f"  manifest   sha256:{found['manifest_digest']}",
         f"  model      sha256:{found['model_digest']}",
     ]
+    lines += [f"  bad on     {it['hardware']} ({it['rollout']}: {it['detail']})" for it in found.get("bad_on", ())]
     return "\n".join(lines + ([f"  notes      {found['notes']}"] if found["notes"] else []))

@@ -11,6 +11,7 @@ from fleet.rollouts.progress import CountsView, RolloutView
 
 _ACTIONS: Final = (
     # verb, word, symbol, tone, needs a dialog
+    ("approve", "Approve", "play", "pri", False),
     ("pause", "Pause", "pause", "", False),
     ("resume", "Resume", "play", "pri", False),
     ("promote", "Promote now", "arrow", "", True),

@@ -11,7 +11,7 @@ from typing import Final
 from fleet.dashboard import distribution, drawing, facts, series
 from fleet.dashboard.rollout_actions import Action, actions
 from fleet.dashboard.views import Line, lines
-from fleet.rollouts.engine import E_ROLLOUT_STOPPED
+from fleet.rollouts.actions import E_ROLLOUT_STOPPED
 from fleet.rollouts.progress import DeploymentView, GateView, RolloutView, WaveView
 from shared.messages import Phase
 

@@ -10,5 +10,6 @@
                                               │
                           Director.assign ──► device ──► reports (fleet.telemetry.ingest) ──► reading …
 
-Reading order: states, waves, gate, engine, saved, reading, progress, plan, changing, driver.
+Reading order: states, waves, actions, gate, pacing, winding, engine, saved, roster, reading, progress, targeting, plan,
+forecast, changing, driver.
 """

@@ -3,8 +3,10 @@
 I/O: none.
 """
 
+from typing import ClassVar
+
 from fleet.api.problems import ConflictError, NotFoundError
-from shared.errors import BadInputError
+from shared.errors import BadInputError, RefusedError
 
 
 class RolloutNotFoundError(NotFoundError):
@@ -52,3 +54,18 @@ class RolloutStateError(ConflictError):
     """What is asked does not fit the state of the rollout."""
 
     code = "E_ROLLOUT_STATE"
+
+
+class OwnApprovalError(RefusedError):
+    """Who started a rollout cannot approve it."""
+
+    code = "E_OWN_APPROVAL"
+    status: ClassVar[int] = 403
+    default_remedy = "ask another person with the role approver or admin"
+
+
+class ProvenBadError(ConflictError):
+    """The release failed on this hardware class before."""
+
+    code = "E_PROVEN_BAD"
+    default_remedy = "publish a version that is mended, or take it there all the same: --force"

@@ -13,12 +13,26 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import saved, waves
-from fleet.rollouts.errors import NoDevicesError, OverlapError, ReleaseNotFoundError, WithdrawnError
-from fleet.rollouts.states import QUEUED, Criterion, Limits, Rollout, Wave
+from fleet.devices import filtering
+from fleet.rollouts import saved, targeting, waves
+from fleet.rollouts.errors import NoDevicesError, OverlapError, ProvenBadError, ReleaseNotFoundError, WithdrawnError
+from fleet.rollouts.states import (
+    QUEUED,
+    RANKS,
+    Criterion,
+    Effect,
+    Limits,
+    Priority,
+    Ramp,
+    Rollout,
+    SiteBudget,
+    State,
+    Strategy,
+    Target,
+    Wave,
+)
 from fleet.settings import FleetSettings
-from fleet.store import devices as device_store
-from fleet.store import events, tables
+from fleet.store import bad_pairs, events, tables
 from fleet.store import rollouts as store
 from shared.errors import BadInputError
 from shared.identifiers import DeviceId, ModelName, Version
@@ -37,17 +51,33 @@ class Body(BaseModel):
 
 
 class TargetBody(Body):
-    """Devices by id, or those that carry all of these labels."""
+    """Devices by id, by labels, by site, by a filter (docs/filters.md); all of it must hold."""
 
     ids: tuple[DeviceId, ...] | None = None
     labels: dict[str, str] | None = None
     site: str | None = None
+    filter: Annotated[str, Field(max_length=filtering.MAX_LENGTH)] = ""
 
     @model_validator(mode="after")
     def _something(self) -> "TargetBody":
-        if self.ids is None and not self.labels and self.site is None:
-            raise ValueError("name ids, labels or a site")
+        if self.ids is None and not self.labels and self.site is None and not self.filter.strip():
+            raise ValueError("name ids, labels, a site or a filter")
         return self
+
+
+class RampBody(Body):
+    """Begin with so many devices a minute; `factor` times as many after each `every` successes."""
+
+    per_minute: Annotated[float, Field(gt=0, le=1_000_000)]
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    every: Annotated[int, Field(ge=1)] = 10
+
+
+class SiteBudgetBody(Body):
+    """Bytes that all rollouts together may draw over the line of one site."""
+
+    in_flight_bytes: Annotated[int, Field(ge=1)] | None = None
+    hourly_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
 class CriterionBody(Body):
@@ -79,20 +109,42 @@ class Request(Body):
     model: ModelName
     version: Version
     target: Literal["all"] | TargetBody = "all"
-    strategy: Literal["canary", "rolling"] = "canary"
+    strategy: Strategy = "canary"
     waves: tuple[Annotated[str, Field(max_length=16)], ...] | None = None
     bake_seconds: Seconds = DEFAULT_BAKE_SECONDS
     batch_size: Annotated[int, Field(ge=1)] = 3
     delay_seconds: Seconds = 0.0
     timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
     auto_rollback: bool | None = None
+    on_failure: tuple[Effect, ...] | None = None
+    priority: Priority = "medium"
+    require_approval: bool = False
+    manual: bool = False
+    stage_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    ramp: RampBody | None = None
+    site_budget: SiteBudgetBody | None = None
+    force: bool = False
     gate: GateBody = GateBody()
 
     @model_validator(mode="after")
     def _fits(self) -> "Request":
         if self.strategy == "rolling" and self.waves is not None:
             raise ValueError("a rolling rollout has batch_size, not waves")
+        if self.strategy in ("blue-green", "all-at-once") and (self.waves is not None or self.manual):
+            raise ValueError(f"a rollout of the kind {self.strategy} has one wave of everybody")
+        if self.stage_ratio < 1 and self.strategy != "blue-green":
+            raise ValueError("stage_ratio belongs to blue-green rollouts")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """One device that the rollout will reach."""
+
+    device: str
+    wave: int
+    hardware: str
+    site: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +158,17 @@ class Plan:
     offline: tuple[str, ...]
     already: tuple[str, ...]  # devices of the target that serve this version; they are left out
     bytes_each: int
+    members: tuple[Meant, ...]  # by wave
+    excluded: Mapping[str, bad_pairs.BadPair]  # device -> proof that the release is bad on its class
 
 
-async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime) -> Plan:
+async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, by: str = "") -> Plan:
     """The plan for `request` against the devices of this transaction.
 
     Raises:
         ReleaseNotFoundError, WithdrawnError: nothing to roll out.
         NoDevicesError: nobody to roll out to.
+        ProvenBadError: the release is proven bad on every hardware class that is left.
         WavesError: waves that lead nowhere.
         OverlapError: another rollout is at work on some of these devices.
     """
@@ -122,23 +177,33 @@ async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now:
         raise ReleaseNotFoundError(f"{request.model}@{request.version} was never published")
     if release.state != "released":
         raise WithdrawnError(f"{request.model}@{request.version} is {release.state}")
-    wanted = await targets(tx, request.target)
-    devices = {it.id: it for it in wanted if it.serving.get(request.model) != request.version}
-    already = tuple(it.id for it in wanted if it.id not in devices)
-    if not devices:
+    wanted = await targeting.devices(tx, target(request.target))
+    lacking = [it for it in wanted if it.serving.get(request.model) != request.version]
+    already = tuple(it.id for it in wanted if it.serving.get(request.model) == request.version)
+    if not lacking:
         raise NoDevicesError(_nobody(request, already))
+    bad = {} if request.force else await bad_pairs.of_release(tx, request.model, request.version)
+    devices = {it.id: it for it in lacking if it.hardware not in bad}
+    if not devices:
+        raise ProvenBadError(_proven(request, bad))
     await _check_overlap(tx, devices)
     rollout_id = await _free_id(tx, (request.model, request.version, now.isoformat()))
-    order = waves.order(rollout_id, {it.id: it.hardware for it in devices.values()})
-    rollout = _rollout(rollout_id, request, len(devices), settings, now)
+    classes = {it.id: it.hardware for it in devices.values()}
+    order = waves.order(rollout_id, classes, classes_first=request.strategy == "canary")
+    rollout = replace(
+        _rollout(rollout_id, request, _waves(request, classes), settings, now), author=by, bytes_each=_bytes(release)
+    )
+    wave_of = waves.assign(order, rollout.waves)
     return Plan(
         rollout=rollout,
         order=order,
-        wave_of=waves.assign(order, rollout.waves),
+        wave_of=wave_of,
         previous={it.id: it.serving.get(request.model) for it in devices.values()},
         offline=tuple(sorted(it.id for it in devices.values() if not it.online)),
         already=already,
-        bytes_each=_bytes(release),
+        bytes_each=rollout.bytes_each,
+        members=tuple(Meant(it, wave_of[it], devices[it].hardware, devices[it].site) for it in order),
+        excluded={it.id: bad[it.hardware] for it in lacking if it.hardware in bad},
     )
 
 
@@ -152,11 +217,12 @@ async def start(tx: AsyncSession, plan: Plan, *, by: str, now: datetime) -> Roll
             version=rollout.version,
             strategy=rollout.strategy,
             state=rollout.state.value,
-            reason=None,
+            reason=rollout.reason,
             body=saved.to_json(rollout),
             created_by=by,
             created_at=now,
             updated_at=now,
+            priority=RANKS[rollout.priority],
         )
     )
     await tx.flush()
@@ -164,31 +230,17 @@ async def start(tx: AsyncSession, plan: Plan, *, by: str, now: datetime) -> Roll
         row = tables.Deployment(rollout_id=rollout.id, device_id=device, wave=plan.wave_of[device], state=QUEUED)
         row.since, row.previous = now, plan.previous[device]
         tx.add(row)
-    text = f"{rollout.model} {rollout.version} for {len(plan.order)} devices, started by {by}"
+    asks = ", and waits for approval" if rollout.state is State.AWAITING_APPROVAL else ""
+    text = f"{rollout.model} {rollout.version} for {len(plan.order)} devices, started by {by}{asks}"
     await events.add(tx, kind="rollout", level="info", subject=rollout.id, rollout_id=rollout.id, text=text, now=now)
     return rollout
 
 
-async def targets(tx: AsyncSession, target: Literal["all"] | TargetBody) -> Sequence[tables.Device]:
-    """The active devices that are meant.
-
-    Raises:
-        NoDevicesError: an id that no active device has.
-    """
-    found = await device_store.active(tx)
-    if target == "all":
-        return found
-    if target.ids is not None:
-        known = {device.id for device in found}
-        if missing := [device for device in target.ids if device not in known]:
-            raise NoDevicesError(f"no active device is called {', '.join(missing[:5])}")
-        found = [device for device in found if device.id in set(target.ids)]
-    labels = target.labels or {}
-    return [
-        device
-        for device in found
-        if all(device.labels.get(key) == value for key, value in labels.items()) and target.site in (None, device.site)
-    ]
+def target(asked: Literal["all"] | TargetBody) -> Target:
+    """As the rollout keeps it, so that late joiners are found."""
+    if asked == "all":
+        return Target()
+    return Target(ids=asked.ids, labels=asked.labels or {}, site=asked.site, filter=asked.filter)
 
 
 def limits(body: GateBody, settings: FleetSettings) -> Limits:
@@ -204,27 +256,60 @@ def limits(body: GateBody, settings: FleetSettings) -> Limits:
     return replace(base, **asked)
 
 
-def _rollout(rollout_id: str, request: Request, devices: int, settings: FleetSettings, now: datetime) -> Rollout:
-    auto = settings.deployment.auto_rollback_on_failure if request.auto_rollback is None else request.auto_rollback
+def _rollout(
+    rollout_id: str, request: Request, made: tuple[Wave, ...], settings: FleetSettings, now: datetime
+) -> Rollout:
+    deployment = settings.deployment
+    auto = deployment.auto_rollback_on_failure if request.auto_rollback is None else request.auto_rollback
+    asks = request.require_approval or request.strategy == "all-at-once"
     return Rollout(
         id=rollout_id,
         model=request.model,
         version=request.version,
         strategy=request.strategy,
-        waves=_waves(request, devices),
+        waves=made,
         since=now,
-        bake_seconds=request.bake_seconds if request.strategy == "canary" else request.delay_seconds,
-        timeout_seconds=request.timeout_seconds or settings.deployment.deployment_timeout_minutes * 60,
-        max_in_flight=settings.deployment.max_concurrent_deployments,
+        state=State.AWAITING_APPROVAL if asks else State.RUNNING,
+        reason="waits for approval by another person" if asks else None,
+        bake_seconds=request.delay_seconds if request.strategy == "rolling" else request.bake_seconds,
+        timeout_seconds=request.timeout_seconds or deployment.deployment_timeout_minutes * 60,
+        max_in_flight=deployment.max_concurrent_deployments,
         auto_rollback=auto,
         limits=limits(request.gate, settings),
+        target=target(request.target),
+        priority=request.priority,
+        force=request.force,
+        ramp=None if request.ramp is None else Ramp(**request.ramp.model_dump()),
+        site_budget=_budget(request, settings),
+        needs_approval=asks,
+        manual=request.manual,
+        stage_ratio=request.stage_ratio,
+        on_failure=request.on_failure,
+        recalls_per_minute=deployment.rollback_devices_per_minute,
     )
 
 
-def _waves(request: Request, devices: int) -> tuple[Wave, ...]:
-    if request.strategy == "rolling":
-        return waves.rolling(request.batch_size, devices)
-    return waves.canary(request.waves or DEFAULT_WAVES, devices)
+def _budget(request: Request, settings: FleetSettings) -> SiteBudget:
+    deployment, asked = settings.deployment, request.site_budget or SiteBudgetBody()
+    return SiteBudget(
+        in_flight_bytes=asked.in_flight_bytes or deployment.site_in_flight_bytes,
+        hourly_bytes=asked.hourly_bytes or deployment.site_hourly_bytes,
+    )
+
+
+def _waves(request: Request, classes: Mapping[str, str]) -> tuple[Wave, ...]:
+    match request.strategy:
+        case "rolling":
+            return waves.rolling(request.batch_size, len(classes))
+        case "canary":
+            return waves.canary(request.waves or DEFAULT_WAVES, len(classes), least=waves.least(classes))
+        case "blue-green" | "all-at-once":
+            return waves.canary(("100%",), len(classes))
+
+
+def _proven(request: Request, bad: Mapping[str, bad_pairs.BadPair]) -> str:
+    classes = "; ".join(f"{hardware}: {pair.detail} ({pair.rollout_id})" for hardware, pair in sorted(bad.items()))
+    return f"{request.model}@{request.version} is proven bad on these devices: {classes}"
 
 
 def _nobody(request: Request, already: Sequence[str]) -> str:

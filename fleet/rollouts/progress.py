@@ -8,7 +8,7 @@ I/O: none.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from fleet.rollouts.gate import Check
 from fleet.rollouts.states import (
@@ -58,6 +58,7 @@ class DeploymentView:
     online: bool
     fetched_bytes: int | None
     total_bytes: int | None
+    waits_for: str | None = None  # why it was not told yet, or does not switch yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,11 @@ class RolloutView:
     deployments: tuple[DeploymentView, ...]
     gates: tuple[GateView, ...]
     timeline: tuple[TimelineEntry, ...]
-    actions: tuple[str, ...]  # what may be asked now: pause, resume, promote, abort, rollback
+    actions: tuple[str, ...]  # what may be asked now: approve, pause, resume, promote, abort, rollback
+    on_failure: tuple[str, ...] = ()  # what a stop does when nobody says otherwise
+    ending: tuple[str, ...] = ()  # what the stop that was decided does
+    priority: str = "medium"
+    approved_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ class Facts:
     evidence: Evidence
     checks: Sequence[Check]
     histories: Mapping[str, tuple[float, ...]]  # check name -> values over time
-    sites: Mapping[str, str]
+    waits: Mapping[str, str]  # device -> what it waits for
     timeline: Sequence[TimelineEntry]
     created_by: str
     created_at: datetime
@@ -166,9 +171,13 @@ def view(facts: Facts) -> RolloutView:
         bake_seconds=rollout.bake_seconds,
         bake_left_seconds=None if left is None else left.total_seconds(),
         auto_rollback=rollout.auto_rollback,
+        on_failure=tuple(rollout.policy),
+        ending=tuple(rollout.ending),
+        priority=rollout.priority,
+        approved_by=rollout.approved_by,
         counts=counts(members),
         waves=waves(rollout, members, facts.now),
-        deployments=tuple(_deployment(member, facts.sites.get(member.device, "")) for member in ended),
+        deployments=tuple(_deployment(member, facts.waits.get(member.device)) for member in ended),
         gates=tuple(gate(check, facts.histories.get(check.name, ())) for check in facts.checks),
         timeline=tuple(facts.timeline),
         actions=actions(rollout),
@@ -179,6 +188,7 @@ def actions(rollout: Rollout) -> tuple[str, ...]:
     """What a person may ask of the rollout now."""
     moves = MOVES[rollout.state]
     possible = {
+        "approve": Event.APPROVE in moves,
         "pause": Event.PAUSE in moves,
         "resume": Event.RESUME in moves,
         "promote": rollout.state is State.RUNNING and not rollout.promoted,
@@ -225,6 +235,9 @@ def _kind(member: Member) -> str:
     return "failed" if member.ended else "queued" if member.state == QUEUED else "running"
 
 
+_GOING: Final = frozenset({State.RUNNING, State.PAUSED, State.AWAITING_APPROVAL})
+
+
 def waves(rollout: Rollout, members: Sequence[Member], now: datetime) -> tuple[WaveView, ...]:
     """Every wave with its progress."""
     found = []
@@ -240,10 +253,12 @@ def waves(rollout: Rollout, members: Sequence[Member], now: datetime) -> tuple[W
 
 def _wave_state(rollout: Rollout, index: int, failed: int) -> WaveState:
     if index > rollout.wave:
-        return "waiting" if rollout.state in (State.RUNNING, State.PAUSED) else "stopped"
-    if rollout.state is State.COMPLETED or (index < rollout.wave and rollout.state in (State.RUNNING, State.PAUSED)):
+        return "waiting" if rollout.state in _GOING else "stopped"
+    if rollout.state is State.COMPLETED or (index < rollout.wave and rollout.state in _GOING):
         return "done"
     match rollout.state:
+        case State.AWAITING_APPROVAL:
+            return "done"
         case State.RUNNING:
             return "running" if rollout.baking_since is None else "baking"
         case State.PAUSED:
@@ -273,11 +288,11 @@ def _sub(rollout: Rollout, state: WaveState, healthy: str, failed: int, now: dat
             return "not started" if healthy.startswith("0/") else healthy
 
 
-def _deployment(member: Member, site: str) -> DeploymentView:
+def _deployment(member: Member, waits_for: str | None) -> DeploymentView:
     state, reason, detail = shown(member)
     return DeploymentView(
         device=member.device,
-        site=site,
+        site=member.site,
         wave=member.wave + 1,
         state=state,
         reason=reason,
@@ -288,6 +303,7 @@ def _deployment(member: Member, site: str) -> DeploymentView:
         online=member.online,
         fetched_bytes=member.fetched_bytes,
         total_bytes=member.total_bytes,
+        waits_for=waits_for,
     )
 
 

@@ -4,73 +4,77 @@ I/O: none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import gate, progress, saved
+from fleet.rollouts import engine, gate, pacing, progress, saved
 from fleet.rollouts.errors import RolloutNotFoundError
-from fleet.rollouts.states import DriftSign, Evidence, Member, Vitals
+from fleet.rollouts.roster import Roster
+from fleet.rollouts.states import DriftSign, Evidence, SiteBudget, SiteLoad, Vitals
 from fleet.store import events, tables
 from fleet.store import rollouts as store
 from shared.sketches import merge_latency
 
 POINTS: Final = 40  # of a sparkline
 TIMELINE: Final = 100
+HOUR: Final = timedelta(hours=1)
+#: Workers of one device that died: from here on it counts as crashing.
+CRASHES: Final = 2
 
 
-async def evidence(tx: AsyncSession, row: tables.Rollout) -> Evidence:
-    """All that the manager knows of a rollout in this transaction."""
-    rows = await store.members(tx, row.id)
-    owed = {action.device_id for action in await store.owed(tx, rollout_id=row.id, limit=len(rows) + 1)}
-    found = tuple(member(deployment, device, row.model, deployment.device_id in owed) for deployment, device in rows)
+async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster: Roster | None = None) -> Evidence:
+    """All that the manager knows of a rollout in this transaction; `roster` remembers its devices between looks."""
+    rows, owed = await store.members(tx, row.id, row.model), await store.owing(tx, row.id)
+    found = (roster or Roster()).members(row.id, rows, owed)
     touched = {one.device for one in found if one.touched}
     windows = await store.windows(tx, row.model, since=row.created_at)
+    of_release = _of(windows, touched, row.version)
     return Evidence(
         members=found,
-        candidate=vitals(_of(windows, touched, row.version)),
+        candidate=vitals(of_release),
         control=vitals(window for window in windows if window.version != row.version),
         drift=drift_sign(await store.drift(tx, row.model), row.version, touched),
+        elsewhere=await store.at_work_elsewhere(tx, row.id),
+        sites=await _drawn_elsewhere(tx, row, now),
+        crashing=frozenset(device for device, number in _restarts(of_release).items() if number >= CRASHES),
     )
 
 
-def member(deployment: tables.Deployment, device: tables.Device, model: str, owed: bool) -> Member:
-    """One row of `deployments` and its device."""
-    return Member(
-        device=deployment.device_id,
-        wave=deployment.wave,
-        since=deployment.since,
-        state=deployment.state,
-        reason=deployment.reason,
-        detail=deployment.detail,
-        previous=deployment.previous,
-        told_at=deployment.told_at,
-        recalled_at=deployment.recalled_at,
-        outcome=deployment.outcome,
-        outcome_reason=deployment.outcome_reason,
-        outcome_detail=deployment.outcome_detail,
-        owed=owed,
-        online=device.online,
-        seen_at=device.seen_at,
-        serving=device.serving.get(model),
-        active=device.lifecycle == "active",
-        fetched_bytes=deployment.fetched_bytes,
-        total_bytes=deployment.total_bytes,
-    )
+async def _drawn_elsewhere(tx: AsyncSession, row: tables.Rollout, now: datetime) -> Mapping[str, SiteLoad]:
+    """What the other rollouts draw over the line of each site; not looked for when this one has no budget."""
+    if saved.from_json(row.body).site_budget == SiteBudget():
+        return {}
+    found: dict[str, SiteLoad] = {}
+    others = [other for other in await store.lately(tx, now - HOUR) if other.id != row.id]
+    for other in others:
+        each = saved.from_json(other.body).bytes_each
+        for site, flying, recent in await store.drawn(tx, other.id, now - HOUR):
+            load = found.get(site, SiteLoad())
+            found[site] = SiteLoad(load.in_flight_bytes + flying * each, load.hourly_bytes + recent * each)
+    return found
 
 
 def vitals(windows: Iterable[tables.Window]) -> Vitals:
     """Windows added up. Their bodies were checked when they came in."""
-    restarts: dict[str, int] = {}
+    windows = tuple(windows)
+    restarts = _restarts(windows)
     requests = failed = 0
     latencies: list[dict[int, int]] = []
     for window in windows:
         requests, failed = requests + window.requests, failed + window.failed
-        restarts[window.device_id] = restarts.get(window.device_id, 0) + int(window.body.get("restarts", 0))
         latencies.append({int(index): number for index, number in window.body.get("latency", {}).items()})
     p95 = merge_latency(latencies).quantile_ms(0.95)
     return Vitals(requests=requests, failed=failed, p95_ms=p95, restarts=max(restarts.values(), default=0))
+
+
+def _restarts(windows: Iterable[tables.Window]) -> Mapping[str, int]:
+    """Device -> workers that died there."""
+    found: dict[str, int] = {}
+    for window in windows:
+        found[window.device_id] = found.get(window.device_id, 0) + int(window.body.get("restarts", 0))
+    return found
 
 
 def drift_sign(rows: Sequence[tables.DriftState], version: str, devices: set[str]) -> DriftSign | None:
@@ -95,17 +99,16 @@ async def rollout_view(tx: AsyncSession, rollout_id: str, now: datetime) -> prog
     row = await store.get(tx, rollout_id)
     if row is None:
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
-    rollout, known = saved.from_json(row.body), await evidence(tx, row)
-    devices = [device for _, device in await store.members(tx, rollout_id)]
+    rollout, known = saved.from_json(row.body), await evidence(tx, row, now)
     touched = {one.device for one in known.members if one.touched}
     windows = _of(await store.windows(tx, row.model, since=row.created_at), touched, row.version)
     lines = await events.newest(tx, rollout_id=rollout_id, limit=TIMELINE)
     facts = progress.Facts(
         rollout=rollout,
         evidence=known,
-        checks=gate.judge(rollout, known, now),
+        checks=gate.judge(rollout, engine.judged(rollout, known), now),
         histories=histories(windows),
-        sites={device.id: device.site for device in devices},
+        waits=pacing.waits(rollout, known, now),
         timeline=[progress.TimelineEntry(it.sequence, it.at, it.level, it.subject, it.text) for it in lines],
         created_by=row.created_by,
         created_at=row.created_at,

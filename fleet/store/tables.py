@@ -140,6 +140,7 @@ class Rollout(Base):
     created_by: Mapped[str] = mapped_column(String(128))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    priority: Mapped[int] = mapped_column(default=1, server_default="1")  # rollouts.states.RANKS: the highest first
 
 
 class Deployment(Base):
@@ -158,6 +159,7 @@ class Deployment(Base):
     fetched_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
+    switched_at: Mapped[datetime | None]  # when it was decided that it swaps: with the announcement, or later
     recalled_at: Mapped[datetime | None]  # when the rollout decided to take it back; `state` then tells of the way back
     outcome: Mapped[str | None] = mapped_column(String(24))  # how the way forward stood when it was taken back
     outcome_reason: Mapped[str | None] = mapped_column(Text)
@@ -170,7 +172,7 @@ class OwedAction(Base):
     __tablename__ = "owed_actions"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))  # announce, recall
+    kind: Mapped[str] = mapped_column(String(16))  # announce, stage, switch, recall
     device_id: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))
@@ -243,10 +245,7 @@ class BaselineChoice(Base):
 
 
 class DriftState(Base):
-    """The newest verdict on one feature of one release in one scope.
-
-    Scopes: `device:cam-1`, `site:hall-3`, `hardware:orin-nano-8g`, `fleet`.
-    """
+    """The newest verdict on one feature of one release in one scope: `device:ID`, `site:S`, `hardware:H`, `fleet`."""
 
     __tablename__ = "drift"
     scope: Mapped[str] = mapped_column(String(80), primary_key=True)

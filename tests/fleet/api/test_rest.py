@@ -73,12 +73,16 @@ async def test_filters(admin, fleet, wanted: str, expected: list[str]) -> None:
     assert await ids(admin, filter=wanted) == expected
 
 
+@pytest.mark.parametrize("wanted", ["colour:red", "online:maybe", "label.a'b:1", "(site:hall"])
+async def test_a_filter_that_cannot_be_read_shows_the_place(admin, wanted: str) -> None:
+    answer = await admin.get("/api/v1/devices", params={"filter": wanted})
+    assert (answer.status_code, answer.json()["code"]) == (422, "E_FILTER")
+    assert "⟶" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "params",
     [
-        {"filter": "colour:red"},
-        {"filter": "online:maybe"},
-        {"filter": "label.a'b:1"},
         {"order": "api_key_hash"},
         {"cursor": "nonsense"},
         {"cursor": "WzFd"},
