@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.rollouts import saved, waves
-from fleet.rollouts.errors import NoDevicesError, OverlapError, ReleaseNotFoundError, WithdrawnError
+from fleet.rollouts.errors import AlreadyThereError, NoDevicesError, OverlapError, ReleaseNotFoundError, WithdrawnError
 from fleet.rollouts.states import QUEUED, Criterion, Limits, Rollout, Wave
 from fleet.schedules import channels, preempting
 from fleet.schedules.precedence import Priority, rank
@@ -137,7 +137,7 @@ async def make(
     devices = {it.id: it for it in wanted if it.serving.get(request.model) != request.version}
     already = tuple(it.id for it in wanted if it.id not in devices)
     if not devices:
-        raise NoDevicesError(_nobody(request, already))
+        raise _nobody(request, already)
     rivals = await _rivals(tx, devices, request)
     rollout_id = await _free_id(tx, (request.model, request.version, seed or now.isoformat()))
     order = waves.order(rollout_id, {it.id: it.hardware for it in devices.values()})
@@ -252,10 +252,11 @@ def _waves(request: Request, devices: int) -> tuple[Wave, ...]:
     return waves.canary(request.waves or DEFAULT_WAVES, devices)
 
 
-def _nobody(request: Request, already: Sequence[str]) -> str:
+def _nobody(request: Request, already: Sequence[str]) -> NoDevicesError:
     if already:
-        return f"all {len(already)} devices of the target serve {request.model}@{request.version} already"
-    return "the target matches no active device"
+        found = f"all {len(already)} devices of the target serve {request.model}@{request.version} already"
+        return AlreadyThereError(found)
+    return NoDevicesError("the target matches no active device")
 
 
 async def _rivals(
