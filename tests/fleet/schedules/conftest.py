@@ -1,5 +1,7 @@
 """The fleet of the rollout tests, with schedules, aliases and a depot."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,9 +57,24 @@ def sections() -> dict[str, Any]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of today's form, made once."""
+    path = tmp_path_factory.mktemp("empty") / "fleet.sqlite"
+
+    async def make() -> None:
+        database = Database(f"sqlite+aiosqlite:///{path}")
+        await database.open()
+        await database.close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture
-async def world(tmp_path: Path, sections: dict[str, Any]) -> AsyncIterator[Later]:
+async def world(tmp_path: Path, sections: dict[str, Any], empty: Path) -> AsyncIterator[Later]:
     settings = FleetSettings.model_validate({"data_dir": tmp_path, **sections})
+    shutil.copy(empty, tmp_path / "fleet.sqlite")
     database = Database(settings.database_url)
     await database.open()
     keys = OnlineKeys.open(tmp_path / "keys")
