@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -186,7 +187,7 @@ def _spans(
     place, dawn = ZoneInfo(zone), datetime.combine(day, time(0), UTC)
     edges = sorted({dawn, dawn + _DAY, *_changes(place, dawn), *_wall_edges((0, start, end), place, dawn)})
     found: list[Span] = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         if not _inside(left.astimezone(place), start, end, weekdays, blackouts):
             continue
         if found and found[-1].end == left:
@@ -196,9 +197,7 @@ def _spans(
     return tuple(found)
 
 
-def _inside(
-    wall: datetime, start: int, end: int, weekdays: Sequence[Weekday], blackouts: Sequence[date]
-) -> bool:
+def _inside(wall: datetime, start: int, end: int, weekdays: Sequence[Weekday], blackouts: Sequence[date]) -> bool:
     today, minute = wall.date(), wall.hour * 60 + wall.minute
     if today in blackouts:
         return False

@@ -23,7 +23,8 @@
 is performed; `intake` turns announcements into updates; `effects` performs one step after the other
 as the table asks; `driver` carries them and forgets nothing, and before self-test and swap it waits for a machine
 that is cool and calm enough (holdups, conditions), before the swap for its maintenance window (opening) as well.
-At a start `upkeep` gets the right version serving before anything else happens, and whenever something breaks that no update is at work on:
+At a start `upkeep` gets the right version serving before anything else happens, and whenever something breaks
+that no update is at work on:
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
 `standing` is what people see of all that, put together by `overview`.
 

@@ -61,14 +61,18 @@ class Opening:
         """What loading, swap and probation may take."""
         return timedelta(seconds=self._settings.probation_limit_seconds) + _LOADING
 
-    async def wait(self, update: Update, *, aside: Callable[[Update], bool], newest: Callable[[Update], Update]) -> Update:
+    async def wait(
+        self, update: Update, *, aside: Callable[[Update], bool], newest: Callable[[Update], Update]
+    ) -> Update:
         """Returns when its window is open, or when `aside` says that another update pushes it aside: `update`, as the
         `newest` assignment of its release has it."""
         told = ""
         while not aside(update) and (closed := self.closed(update)) is not None:
             self._holdups.begin(update, reasons.WINDOW, closed.detail, tell=closed.detail != told)
             told = closed.detail
-            await asyncio.sleep(min(_LOOK_SECONDS, self._settings.defer_limit_seconds / 20, closed.left.total_seconds()))
+            await asyncio.sleep(
+                min(_LOOK_SECONDS, self._settings.defer_limit_seconds / 20, closed.left.total_seconds())
+            )
             update = newest(update)
         if told:
             self._holdups.end(update)

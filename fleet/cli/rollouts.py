@@ -40,7 +40,7 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
                 "--target",
                 default="all",
                 show_default=True,
-                help="`all`, ids `cam-1,cam-2`, `site:NAME`, `channel:NAME`, or `label:KEY=VALUE` (several with commas).",
+                help="`all`, ids `cam-1,cam-2`, `site:NAME`, `channel:NAME`, `label:KEY=VALUE` (several with commas).",
             ),
             click.option("--waves", help="Growing counts or percentages, such as `1,25%,100%`. [5%,25%,50%,100%]"),
             click.option("--bake", help="Watch each wave so long before the next one. [5m]"),

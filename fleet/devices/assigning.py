@@ -33,7 +33,14 @@ class NoOtherSlotError(RefusedError):
 
 
 async def assign(
-    tx: AsyncSession, director: Director, device: Device, release: Release, *, rollout: str, terms: Terms = AT_ONCE, now: datetime
+    tx: AsyncSession,
+    director: Director,
+    device: Device,
+    release: Release,
+    *,
+    rollout: str,
+    terms: Terms = AT_ONCE,
+    now: datetime,
 ) -> int:
     """The new assignment version of `device`, stored with its signed document."""
     version = device.assignment + 1

@@ -113,12 +113,12 @@ class Plan:
     offline: tuple[str, ...]
     already: tuple[str, ...]  # devices of the target that serve this version; they are left out
     bytes_each: int
-    rivals: Mapping[str, Sequence[str]] = field(default_factory=dict)  # rollout of lower priority -> devices it has, too
+    rivals: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # rollout of lower priority -> devices it has, too
 
 
-async def make(
-    tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, seed: str = ""
-) -> Plan:
+async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, seed: str = "") -> Plan:
     """The plan for `request` against the devices of this transaction. The same `seed` gives the same id.
 
     Raises:

@@ -9,6 +9,6 @@
 `shared/windows.py` says when a window is open; the device asks it, too. `waits` tells of devices that let their
 windows pass.
 
-Reading order: timing, precedence, turns, preempting, channels, labels, states, calendar, engine, strategy, making, aliases,
-waits, driver, views, retention, needs, sweep.
+Reading order: timing, precedence, turns, preempting, channels, labels, states, calendar, engine, strategy, making,
+aliases, waits, driver, views, retention, needs, sweep.
 """

@@ -98,7 +98,9 @@ async def _moved(
     row.version, row.moved_by, row.moved_at = version, by, now
     tx.add(tables.AliasMove(model=model, name=name, before=before, version=version, by=by, at=now, undoes=undoes))
     was = f", it was {before}" if before else ""
-    await _tell(tx, model, version, f"{model}: {name} is {version} now{was} ({'undone ' if undoes else ''}by {by})", now)
+    await _tell(
+        tx, model, version, f"{model}: {name} is {version} now{was} ({'undone ' if undoes else ''}by {by})", now
+    )
     await _supersede(tx, model, name, f"{name} moved on to {version}", now)
     if not settings.scheduling.enable_auto_updates:
         return Moved(row, before, None)

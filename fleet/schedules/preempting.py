@@ -18,9 +18,7 @@ from fleet.store import events
 from fleet.store import rollouts as store
 
 
-async def go_first(
-    tx: AsyncSession, newcomer: Rollout, rivals: Mapping[str, Sequence[str]], now: datetime
-) -> None:
+async def go_first(tx: AsyncSession, newcomer: Rollout, rivals: Mapping[str, Sequence[str]], now: datetime) -> None:
     """Take what may be taken of `rivals` (rollout -> devices of the newcomer), in the caller's transaction."""
     for rival, devices in sorted(rivals.items()):
         row = await store.get(tx, rival)

@@ -65,6 +65,7 @@ def alias(row: tables.Alias, moves: Sequence[tables.AliasMove] = ()) -> dict[str
         "moved_by": row.moved_by,
         "moved_at": rfc3339(row.moved_at),
         "moves": [
-            {"from": it.before, "to": it.version, "by": it.by, "at": rfc3339(it.at), "undone": it.undone} for it in moves
+            {"from": it.before, "to": it.version, "by": it.by, "at": rfc3339(it.at), "undone": it.undone}
+            for it in moves
         ],
     }

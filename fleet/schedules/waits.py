@@ -52,7 +52,9 @@ class WaitWatch:
         self._looked = now
         async with self._parts.database.read() as tx:
             found = {row.id: late for row in await rollouts.active(tx) if (late := await self._late(tx, row, now))}
-            known = {alert.subject for alert in await alerts.live(tx, kind="rollout") if alert.subject.endswith(SUBJECT)}
+            known = {
+                alert.subject for alert in await alerts.live(tx, kind="rollout") if alert.subject.endswith(SUBJECT)
+            }
         if not found and not known:
             return
         async with self._parts.database.write() as tx:

@@ -24,7 +24,9 @@ async def in_states(tx: AsyncSession, states: Collection[str], *, model: str | N
     return (await tx.scalars(query)).all()
 
 
-async def newest(tx: AsyncSession, *, states: Collection[str] | None, limit: int, before: str | None) -> Sequence[Schedule]:
+async def newest(
+    tx: AsyncSession, *, states: Collection[str] | None, limit: int, before: str | None
+) -> Sequence[Schedule]:
     """Schedules, newest first; `before` is the id of the last one of the page before."""
     query = select(Schedule).order_by(Schedule.created_at.desc(), Schedule.id.desc()).limit(limit)
     if states is not None:

@@ -5,47 +5,17 @@ Times are aware UTC; JSON columns hold exactly what the named type serialises to
 I/O: none.
 """
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    DateTime,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    false,
-)
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware in Python, UTC in the database, on SQLite as on PostgreSQL."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a time without zone")
-        return value.astimezone(UTC) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
-
-
-class Base(DeclarativeBase):
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-        bytes: LargeBinary,
-    }
+from fleet.store.columns import Base as Base
+from fleet.store.columns import UtcDateTime as UtcDateTime
+from fleet.store.schedule_tables import Alias as Alias
+from fleet.store.schedule_tables import AliasMove as AliasMove
+from fleet.store.schedule_tables import Schedule as Schedule
 
 
 class Device(Base):
@@ -336,47 +306,6 @@ class ChannelState(Base):
     error: Mapped[str | None] = mapped_column(Text)
     next_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
-
-
-class Schedule(Base):
-    """Work for later: `state` is the word shown, `body` the whole `fleet.schedules.states.Schedule`."""
-
-    __tablename__ = "schedules"
-    id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    model: Mapped[str] = mapped_column(String(64), index=True)
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    body: Mapped[dict[str, Any]]
-    rollout_id: Mapped[str | None] = mapped_column(String(16), index=True)  # the newest one that it made
-    created_by: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-
-
-class Alias(Base):
-    """A name that stands for a version of a model, such as `stable`; devices follow it."""
-
-    __tablename__ = "aliases"
-    model: Mapped[str] = mapped_column(String(64), primary_key=True)
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    version: Mapped[str] = mapped_column(String(64))
-    moved_by: Mapped[str] = mapped_column(String(128))
-    moved_at: Mapped[datetime]
-
-
-class AliasMove(Base):
-    """Every move of an alias, so that it can be undone. `version` None: it was removed."""
-
-    __tablename__ = "alias_moves"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    model: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str] = mapped_column(String(64))
-    before: Mapped[str | None] = mapped_column(String(64))
-    version: Mapped[str | None] = mapped_column(String(64))
-    by: Mapped[str] = mapped_column(String(128))
-    at: Mapped[datetime]
-    undone: Mapped[bool] = mapped_column(default=False, server_default=false())
-    undoes: Mapped[bool] = mapped_column(default=False, server_default=false())  # it is itself the undoing of one
-    __table_args__ = (Index("alias_moves_by_name", "model", "name"),)
 
 
 class Event(Base):

@@ -125,9 +125,7 @@ def test_a_window_over_midnight_belongs_to_the_day_it_begins_on() -> None:
 def test_devices_do_not_all_begin_at_once_not_even_in_a_short_window() -> None:
     now, needed = datetime(2026, 11, 23, tzinfo=UTC), timedelta(minutes=6)
     begins = {
-        windows.begin(
-            Window(start="02:00", end="02:10", zone="UTC", delay_seconds=delay), now, needed=needed
-        )
+        windows.begin(Window(start="02:00", end="02:10", zone="UTC", delay_seconds=delay), now, needed=needed)
         for delay in range(0, 600, 60)
     }
     assert len(begins) > 3

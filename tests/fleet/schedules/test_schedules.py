@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import func, select
 
 from fleet.schedules import calendar, engine
 from fleet.schedules.driver import ScheduleDriver
@@ -16,7 +17,6 @@ from fleet.schedules.errors import ScheduleStateError, ScheduleTimeError
 from fleet.schedules.states import MOVES, Event, Schedule, State, advance, from_json, to_json
 from fleet.store import alerts, tables
 from shared.windows import ZoneError
-from sqlalchemy import func, select
 from tests.fleet.rollouts.conftest import T0
 from tests.fleet.schedules.conftest import Later, committed
 
@@ -85,9 +85,10 @@ async def test_a_manager_that_dies_while_it_makes_the_rollout_makes_it_later_and
     async def killed(*_: object) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(making, "save", killed)  # the last thing in the transaction
-        await world.schedules.advance()
+        with pytest.raises(Killed):
+            await world.schedules.advance()
     assert await rollouts(world) == 0
     await ScheduleDriver(world).advance()
     assert await rollouts(world) == 1
@@ -259,7 +260,9 @@ async def test_what_can_never_run_is_refused_at_once(
 
 async def test_who_may_only_look_cannot_schedule(world: Later, api: httpx2.AsyncClient) -> None:
     answer = await api.post(
-        "/schedules", json={"model": "digits", "version": "2.0.0", "at": NIGHT}, headers={"Authorization": "Bearer viewer"}
+        "/schedules",
+        json={"model": "digits", "version": "2.0.0", "at": NIGHT},
+        headers={"Authorization": "Bearer viewer"},
     )
     assert answer.status_code == 403
     assert (await api.get("/schedules/sc-none")).json()["code"] == "E_SCHEDULE_UNKNOWN"

@@ -122,9 +122,17 @@ async def test_a_device_that_lets_windows_pass_is_told_of_until_it_comes_through
     assert await live() == []
 
 
-@pytest.mark.parametrize("sections", [{"scheduling": {"update_window_start": "22:00", "update_window_end": "23:00",
-                                                      "timezone": "Europe/Berlin", "weekdays": ["sat"],
-                                                      "blackout_dates": ["2026-12-26"], "jitter_minutes": 0}}])  # fmt: skip
+OTHER_HOURS = {
+    "update_window_start": "22:00",
+    "update_window_end": "23:00",
+    "timezone": "Europe/Berlin",
+    "weekdays": ["sat"],
+    "blackout_dates": ["2026-12-26"],
+    "jitter_minutes": 0,
+}
+
+
+@pytest.mark.parametrize("sections", [{"scheduling": OTHER_HOURS}])
 async def test_every_part_of_the_window_comes_from_the_settings(world: Later, api: httpx2.AsyncClient) -> None:
     await world.device("cam-1", features=WINDOWS)
     await rollout(world, api)
