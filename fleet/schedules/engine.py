@@ -41,7 +41,8 @@ def due(schedule: Schedule, now: datetime, *, window_open: bool) -> Step:
     late = now - schedule.due
     if late <= timedelta(seconds=schedule.grace_seconds) or window_open:
         return Step(schedule.moved(Event.DUE, now))
-    text = f"missed its time {rfc3339(schedule.due)} by {late.total_seconds() / 60:.0f} min: the manager was away"
+    minutes = late.total_seconds() / 60
+    text = f"missed its time {rfc3339(schedule.due)} by {minutes:.0f} min: the manager was away, or it was paused"
     if schedule.cron is None:
         return Step(schedule.moved(Event.MISS, now, text), (Note("crit", text, alarm=True),))
     skipped = _again(schedule, now, text)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.devices.terms import Terms
 from fleet.rollouts import saved
-from fleet.rollouts.states import ENDED, Member
+from fleet.rollouts.states import ENDED, Member, Rollout
 from fleet.schedules import timing
 from fleet.schedules.precedence import Rival, held_by
 from fleet.store import tables
@@ -35,21 +35,27 @@ async def in_turn(
     rivals = await _rivals(tx, row.id)
     if rollout.window is None and not rivals:
         return tuple(members)
-    found = []
-    for member in members:
-        device = devices[member.device]
-        table = rollout.window
-        window = timing.window_of(table, row.id, device.id, device.labels) if table is not None else None
-        mine = timing.turn(
-            window,
-            waits_itself=timing.FEATURE in device.features,
-            online=member.online,
-            told_at=member.told_at,
-            now=now,
-        )
-        held = held_by(row.model, rollout.priority, rivals.get(member.device, ())) or mine.held
-        found.append(replace(member, held=None if member.touched else held, closed=mine.closed))
-    return tuple(found)
+    return tuple(
+        member if member.ended else _placed(member, row, rollout, devices[member.device], rivals, now)
+        for member in members
+    )
+
+
+def _placed(
+    member: Member,
+    row: tables.Rollout,
+    rollout: Rollout,
+    device: tables.Device,
+    rivals: Mapping[str, Sequence[Rival]],
+    now: datetime,
+) -> Member:
+    waits = timing.FEATURE in device.features
+    turn = timing.Turn()
+    if rollout.window is not None and (member.touched or not waits):
+        window = timing.window_of(rollout.window, row.id, device.id, device.labels)
+        turn = timing.turn(window, waits_itself=waits, online=member.online, told_at=member.told_at, now=now)
+    held = held_by(row.model, rollout.priority, rivals.get(member.device, ())) or turn.held
+    return replace(member, held=None if member.touched else held, closed=turn.closed)
 
 
 async def terms(tx: AsyncSession, debt: tables.OwedAction, device: tables.Device, keep_versions: int) -> Terms:

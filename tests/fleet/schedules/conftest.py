@@ -21,7 +21,9 @@ from fleet.settings import FleetSettings
 from fleet.store import tables
 from fleet.store.database import Database
 from tests.fleet.rollouts.conftest import World, application
+from tests.fleet.telemetry.conftest import either, postgres
 
+__all__ = ["either", "postgres"]
 WINDOWS = ["windows", "keep-versions"]
 
 
@@ -93,6 +95,16 @@ async def api(world: Later) -> AsyncIterator[httpx2.AsyncClient]:
     headers = {"Authorization": "Bearer admin"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://fleet/api/v1", headers=headers) as client:
         yield client
+
+
+@pytest.fixture
+async def either_world(tmp_path: Path, either: str) -> AsyncIterator[Later]:
+    """On SQLite and on PostgreSQL."""
+    database = Database(either)
+    await database.open()
+    keys = OnlineKeys.open(tmp_path / "keys")
+    yield Later(FleetSettings(data_dir=tmp_path), database, Director(keys), keys)
+    await database.close()
 
 
 async def committed(world: Later, rollout: str, version: str = "2.0.0") -> None:
