@@ -15,7 +15,8 @@ E_PREEMPTED: Final = "E_PREEMPTED"
 
 def rank(priority: str) -> int:
     """The higher, the earlier."""
-    return {name: number for number, name in enumerate(PRIORITIES)}[priority]
+    ranks: dict[str, int] = {name: number for number, name in enumerate(PRIORITIES)}
+    return ranks[priority]
 
 
 @dataclass(frozen=True, slots=True)
