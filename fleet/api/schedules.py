@@ -3,6 +3,7 @@
 I/O: none.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
 from fleet.schedules import engine, making, views
 from fleet.schedules.errors import ScheduleNotFoundError
-from fleet.schedules.states import TERMINAL, State, from_json, to_json
+from fleet.schedules.states import TERMINAL, Schedule, State, from_json, to_json
 from fleet.store import audit, events, tables
 from fleet.store import schedules as store
 from shared.clock import rfc3339
@@ -71,18 +72,20 @@ async def steer(schedule_id: str, verb: Verb, request: Request, actor: Write) ->
     now = manager.clock.now()
     async with manager.database.write() as tx:
         row = await _found(tx, schedule_id, lock=True)
-        schedule = from_json(row.body)
-        match verb:
-            case "pause":
-                step = engine.paused(schedule, now, actor.name)
-            case "resume":
-                step = engine.resumed(schedule, now, actor.name)
-            case "cancel":
-                step = engine.cancelled(schedule, now, f"by {actor.name}")
-        await making.save(tx, row, step, now)
+        await making.save(tx, row, _step(from_json(row.body), verb, actor.name, now), now)
         await audit.record(tx, actor=actor, action=f"schedule.{verb}", subject=schedule_id, body={}, now=now)
     manager.hub.wake()
     return views.document(row)
+
+
+def _step(schedule: Schedule, verb: Verb, by: str, now: datetime) -> engine.Step:
+    match verb:
+        case "pause":
+            return engine.paused(schedule, now, by)
+        case "resume":
+            return engine.resumed(schedule, now, by)
+        case "cancel":
+            return engine.cancelled(schedule, now, f"by {by}")
 
 
 def _states(said: str) -> list[str] | None:
