@@ -171,7 +171,7 @@ class Update:
     total_bytes: int | None = None  # on the wire
     fetched_bytes: int | None = None
     window: Window | None = None  # swap inside it only; None: at once
-    keep_versions: int | None = None  # of the model; None: as many as there are slots
+    keep_versions: int | None = None  # of the model; None: nobody said, none more is put aside
 
     @property
     def final(self) -> bool:

@@ -87,8 +87,8 @@ class Switch:
             self._checkpoint("clear:recorded")
             if leaving is not None and leaving != update.version:
                 await self._answering.unload(update.model, leaving)
-            if held.state is slots.State.GOOD and held.manifest is not None:
-                aside = max(0, (update.keep_versions or len(SLOTS)) - len(SLOTS))
+            if update.keep_versions is not None and held.state is slots.State.GOOD and held.manifest is not None:
+                aside = max(0, update.keep_versions - len(SLOTS))
                 self._disk.put_away(update.model, slot, held.manifest, limit=aside, spare=update.manifest)
             self._disk.clear(update.model, slot)
 

@@ -216,6 +216,7 @@ def view(device: Device, patience: Patience, now: Any) -> dict[str, Any]:
         "site": device.site,
         "labels": device.labels,
         "agent_version": device.agent_version,
+        "features": device.features,
         "assignment": device.assignment,
         "boot": device.boot,
         "enrolled_at": rfc3339(device.enrolled_at),

@@ -113,6 +113,8 @@ def page(found: Document, *, every: bool) -> str:
     lines = [head(found)]
     if found["reason"]:
         lines.append(f"  {found['reason']}")
+    if found.get("window"):
+        lines.append(f"  devices swap {found['window']}")
     lines.append("")
     lines += [
         f"{MARKS[it['state']]}  {it['name']:<9} {it['target']:>10}  {it['done']}/{it['total']}   {note(it)}"

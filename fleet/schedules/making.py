@@ -14,11 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.rollouts import plan
 from fleet.rollouts.errors import ReleaseNotFoundError
 from fleet.schedules import calendar
-from fleet.schedules.channels import AliasName
 from fleet.schedules.engine import Step
 from fleet.schedules.errors import ScheduleTimeError
-from fleet.schedules.precedence import Priority
-from fleet.schedules.states import Kind, Schedule, State, to_json
+from fleet.schedules.states import Schedule, State, to_json
 from fleet.settings import FleetSettings
 from fleet.store import events, releases, tables
 from fleet.store import schedules as store
@@ -62,18 +60,12 @@ async def planned(tx: AsyncSession, asked: NewSchedule, settings: FleetSettings,
         ReleaseNotFoundError: neither a version nor an alias of the model.
     """
     zone = check_zone(asked.zone or settings.scheduling.timezone)
-    if asked.cron is not None:
-        kind, due = "cron", calendar.following(asked.cron, zone, now)
-    else:
-        assert asked.at is not None  # noqa: S101  # the body was checked
-        kind, due = "once", calendar.instant(asked.at, zone)
-        if due < now:
-            raise ScheduleTimeError(f"{asked.at.isoformat()} ({zone}) is over")
+    due = _due(asked, zone, now)
     if await version_of(tx, asked.model, asked.version) is None:
         raise ReleaseNotFoundError(f"{asked.model}@{asked.version} is neither a version nor an alias")
     return Schedule(
         id=await _free_id(tx, (asked.model, asked.version, by, now.isoformat())),
-        kind="cron" if kind == "cron" else "once",
+        kind="once" if asked.cron is None else "cron",
         model=asked.model,
         version=asked.version,
         since=now,
@@ -86,22 +78,30 @@ async def planned(tx: AsyncSession, asked: NewSchedule, settings: FleetSettings,
     )
 
 
+def _due(asked: NewSchedule, zone: str, now: datetime) -> datetime:
+    if asked.cron is not None:
+        return calendar.following(asked.cron, zone, now)
+    if asked.at is None:
+        raise RuntimeError("a schedule without a time")
+    due = calendar.instant(asked.at, zone)
+    if due < now:
+        raise ScheduleTimeError(f"{asked.at.isoformat()} ({zone}) is over")
+    return due
+
+
 async def automatic(
     tx: AsyncSession, model: str, version: str, request: dict[str, Any], settings: FleetSettings, now: datetime
 ) -> Schedule:
     """The schedule by which the move of an alias reaches its devices: due at once."""
-    priority: Priority = "normal"
-    kind: Kind = "auto"
     return Schedule(
-        id=await _free_id(tx, (model, version, kind, now.isoformat())),
-        kind=kind,
+        id=await _free_id(tx, (model, version, "auto", now.isoformat())),
+        kind="auto",
         model=model,
         version=version,
         since=now,
         due=now,
         zone=settings.scheduling.timezone,
         request=request,
-        priority=priority,
         grace_seconds=settings.scheduling.misfire_grace_minutes * 60,
     )
 
@@ -166,6 +166,3 @@ async def _free_id(tx: AsyncSession, said: tuple[str, ...]) -> str:
         if await store.get(tx, found) is None:
             return found
     raise AssertionError
-
-
-__all__ = ["AliasName", "NewSchedule", "add", "automatic", "planned", "request_of", "save", "version_of"]

@@ -314,7 +314,7 @@ class Event(Base):
     __tablename__ = "events"
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(String(32))  # device, release, rollout, deployment, drift, alert
+    kind: Mapped[str] = mapped_column(String(32))  # `fleet.store.events.Kind`
     level: Mapped[str] = mapped_column(String(8))  # ok, info, warn, crit
     subject: Mapped[str] = mapped_column(String(160))  # device id, rollout id, model@version, alert id
     rollout_id: Mapped[str | None] = mapped_column(String(16), index=True)

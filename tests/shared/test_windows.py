@@ -59,7 +59,7 @@ def on_the_wall(window: Window, instant: datetime) -> bool:
 
 
 @given(data=st.data(), start=st.sampled_from(STARTS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_window_is_what_the_wall_says_minute_by_minute(data: st.DataObject, start: datetime) -> None:
     window = data.draw(some_windows(start))
     minutes = [start + timedelta(minutes=number) for number in range(3 * 24 * 60)]
@@ -73,7 +73,7 @@ def test_a_window_is_what_the_wall_says_minute_by_minute(data: st.DataObject, st
 
 
 @given(data=st.data(), start=st.sampled_from(STARTS), needed=st.integers(1, 120), late=st.integers(0, 3000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_begins_is_inside_and_ends_inside_or_begins_in_the_first_half(
     data: st.DataObject, start: datetime, needed: int, late: int
 ) -> None:
