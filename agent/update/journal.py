@@ -179,6 +179,8 @@ class Journal:
             rollout=adopted.rollout,
             sealed_key=adopted.sealed_key,
             later=adopted.later,
+            window=adopted.window,
+            keep_versions=adopted.keep_versions,
         )
         with self._transaction() as tx:
             _write_update(tx, "current", merged)

@@ -186,6 +186,7 @@ PROBATION_LATENCY: Final = "E_PROBATION_LATENCY"
 PROBATION_ACCURACY: Final = "E_PROBATION_ACCURACY"
 PROBATION_CRASH: Final = "E_PROBATION_CRASH"
 PROBATION_OUTPUT: Final = "E_PROBATION_OUTPUT"
+WINDOW: Final = "E_WINDOW"  # not open now: the update waits
 CANCELLED: Final = "E_CANCELLED"
 WAITS_FOR_SWITCH: Final = "E_WAITS_FOR_SWITCH"  # staged and tested; another assignment says when to swap
 BY_HAND: Final = "E_BY_HAND"

@@ -55,6 +55,7 @@ def plan(found: Document) -> str:
         f"      bake {span(found['bake_seconds'])}{_pace(found)}",
         *(f"      to {site or 'no site'}: {devices(it['devices'])}, {size(it['bytes'])}"
           for site, it in found["sites"].items() if len(found["sites"]) > 1),
+        *_when(found),
         *_excluded(found),
         *([f"      waits for approval: {found['approval']}"] if found["approval"] else []),
         f"      stop if {_stops(found)}",
@@ -128,6 +129,14 @@ def _afterwards(found: Document) -> Iterator[str]:
             yield f"{devices(found['without_previous'])} without a version to go back to keep what they have"
 
 
+def _when(found: Document) -> Iterator[str]:
+    if window := found.get("window"):
+        yield f"      devices fetch and test at once, and swap only from {window}"
+    if before := found.get("goes_before"):
+        others = ", ".join(f"{other} on {devices(number)}" for other, number in before.items())
+        yield f"      goes before {others}, as its priority is {found['priority']}"
+
+
 def stopping(found: Document, *, effects: Sequence[str]) -> str:
     """What an abort would do."""
     touched = [it for it in found["deployments"] if it["touched"]]
@@ -168,6 +177,8 @@ def page(found: Document, *, every: bool) -> str:
     lines = [head(found)]
     if found["reason"]:
         lines.append(f"  {found['reason']}")
+    if found.get("window"):
+        lines.append(f"  devices swap {found['window']}")
     lines.append("")
     lines += [
         f"{MARKS[it['state']]}  {it['name']:<9} {it['target']:>10}  {it['done']}/{it['total']}   {note(it)}"

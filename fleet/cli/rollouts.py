@@ -19,6 +19,7 @@ POLL_SECONDS: Final = 0.5
 STRATEGIES: Final = ("canary", "rolling", "blue-green", "all-at-once")
 EFFECTS: Final = "stop-new, cancel-queued, interrupt, roll-back"
 ALL_EFFECTS: Final = EFFECTS.split(", ")
+PRIORITIES: Final = ("low", "normal", "high", "critical")
 OVER: Final = frozenset({"completed", "aborted", "rolled-back", "failed"})
 
 Follow = Iterator[Mapping[str, Any]]
@@ -42,7 +43,7 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
                 "--target",
                 default="all",
                 show_default=True,
-                help="`all`, ids `cam-1,cam-2`, `site:NAME`, or `label:KEY=VALUE` (several with commas).",
+                help="`all`, ids `cam-1,cam-2`, `site:NAME`, `channel:NAME`, `label:KEY=VALUE` (several with commas).",
             ),
             click.option("--filter", "wanted", metavar="TEXT", help="Only devices that fit, such as `hardware:orin*`."),
             click.option("--waves", help="Growing counts or percentages, such as `1,25%,100%`. [5%,25%,50%,100%]"),
@@ -53,7 +54,6 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--timeout", help="A device that has not finished by then counts as failed."),
             click.option("--rollback/--no-rollback", "back", default=None, help="Go back by itself when a gate fails."),
             click.option("--on-failure", metavar="EFFECTS", help=f"What a stop does: {EFFECTS}, with commas."),
-            click.option("--priority", type=click.Choice(["low", "medium", "high", "critical"]), help="[medium]"),
             click.option("--require-approval", is_flag=True, default=None, help="Another person has to approve it."),
             click.option("--manual", is_flag=True, default=None, help="Each wave after the first needs approval."),
             click.option(
@@ -72,6 +72,9 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--force", is_flag=True, default=None, help="Also where the release is proven bad."),
             click.option("--max-errors", type=click.FloatRange(0, 100), metavar="PERCENT", help="Of requests."),
             click.option("--max-p95", type=click.FloatRange(0, min_open=True), metavar="MS", help="Latency."),
+            click.option("--in-window", is_flag=True, help="Devices swap inside the maintenance window only."),
+            click.option("--window", metavar="START-END", help="Another window than that of the manager: 22:00-05:00."),
+            click.option("--priority", type=click.Choice(PRIORITIES), help="Goes before rollouts of lower priority."),
             click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
         )
     ):
@@ -337,6 +340,7 @@ def _body(**asked: Any) -> dict[str, Any]:
         "ramp": _ramp(asked["rate"]),
         "site_budget": _given(in_flight_bytes=asked["site_bytes"], hourly_bytes=asked["site_hourly_bytes"]),
         "force": asked["force"],
+        "window": hours(asked["window"]) or ("settings" if asked["in_window"] else None),
         "gate": _given(
             max_error_ratio=_share(asked["max_errors"]), max_latency_ms=asked["max_p95"], max_psi=asked["max_psi"]
         ),
@@ -371,18 +375,34 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _target(text: str, wanted: str | None) -> str | dict[str, Any]:
-    found = _named(text)
+    found = target_of(text)
     if wanted is None:
         return found
     return {"filter": wanted} if isinstance(found, str) else {**found, "filter": wanted}
 
 
-def _named(text: str) -> str | dict[str, Any]:
+def hours(text: str | None) -> dict[str, str] | None:
+    """`22:00-05:00` as the API takes it.
+
+    Raises:
+        CliError: another form.
+    """
+    if text is None:
+        return None
+    start, dash, end = text.partition("-")
+    if not dash:
+        raise CliError("E_USAGE", f"{text!r} is not START-END", "", "such as 22:00-05:00", Exit.USAGE)
+    return {"start": start.strip(), "end": end.strip()}
+
+
+def target_of(text: str) -> str | dict[str, Any]:
     kind, colon, rest = text.partition(":")
     if text == "all":
         return "all"
     if colon and kind == "site":
         return {"site": rest}
+    if colon and kind == "channel":
+        return {"channel": rest}
     if colon and kind == "label":
         return {"labels": pairs(rest.split(","))}
     if colon:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fleet.devices.terms import AT_ONCE, Terms
 from shared.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Order:
     rollout: str = BY_HAND
     later: bool = False  # have it ready, and wait for another assignment of it before the swap
     force: bool = False  # try it although it is known to be bad on the device
+    terms: Terms = AT_ONCE
 
 
 async def assign(

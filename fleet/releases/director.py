@@ -59,6 +59,7 @@ class Director:
             "sealed_key": self._keys.reseal(release.escrow_key, box_key),
             **({"activate": "later"} if order.later else {}),
             **({"force": True} if order.force else {}),
+            **order.terms.custom(),
         }
         target = TargetFile(len(release.manifest), {"sha256": release.manifest_digest}, path, {"custom": custom})
         signed = Targets(

@@ -21,6 +21,8 @@ from fleet.rollouts import engine, saved, targeting
 from fleet.rollouts.changing import change, loaded
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED
+from fleet.schedules import turns
+from fleet.settings import FleetSettings
 from fleet.store import rollouts as store
 from fleet.store import tables
 from fleet.store.database import Database
@@ -41,6 +43,8 @@ JOIN_SECONDS: Final = 10.0
 class Parts(Protocol):
     """What the driver needs of `fleet.daemon.Manager`."""
 
+    @property
+    def settings(self) -> FleetSettings: ...
     @property
     def database(self) -> Database: ...
     @property
@@ -143,7 +147,12 @@ class RolloutDriver:
         if debt.kind in ("announce", "stage"):
             serving = device.serving.get(debt.model)
             deployment.previous = serving if serving != debt.version else deployment.previous
-        order = assigning.Order(debt.rollout_id, later=debt.kind == "stage", force=await self._forced(tx, debt))
+        order = assigning.Order(
+            debt.rollout_id,
+            later=debt.kind == "stage",
+            force=await self._forced(tx, debt),
+            terms=await turns.terms(tx, debt, device, self._parts.settings.versioning.max_versions_per_device),
+        )
         try:
             version = await assigning.assign(tx, self._parts.director, device, release, order, now=now)
         except RefusedError as error:  # no second try can succeed; the other rollouts must not wait for this one

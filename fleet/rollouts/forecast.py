@@ -36,6 +36,8 @@ def document(made: Plan) -> dict[str, Any]:
         "version": rollout.version,
         "strategy": rollout.strategy,
         "priority": rollout.priority,
+        "window": None if rollout.window is None else rollout.window.text(),
+        "goes_before": {other: len(devices) for other, devices in made.rivals.items()},
         "devices": len(made.order),
         "reachable": len(made.order) - len(offline),
         "offline": list(made.offline),

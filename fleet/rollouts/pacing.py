@@ -55,7 +55,7 @@ def waits(rollout: Rollout, evidence: Evidence, now: datetime) -> Mapping[str, s
         case State.PAUSED:
             return {member.device: "the rollout to be resumed" for member in untold}
         case State.RUNNING:
-            ahead = {member.device: f"wave {rollout.waves[member.wave].name}" for member in untold}
+            ahead = {it.device: it.held or f"wave {rollout.waves[it.wave].name}" for it in untold}
             return {**ahead, **turns(rollout, evidence, now).waits, **_for_the_switch(rollout, evidence)}
         case _:
             return {}
@@ -124,6 +124,8 @@ class _Counters:
 
     def why_not(self, member: Member) -> str | None:
         """What the device waits for; None when it is its turn."""
+        if member.held is not None:
+            return member.held
         if self.limit is not None and member.online and self.busy >= self.limit:
             return f"a place: {self.busy} of {self.limit} devices are at work"
         if self.rate is not None and self.told >= max(1, int(self.rate)):

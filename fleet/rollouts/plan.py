@@ -15,14 +15,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.devices import filtering
 from fleet.rollouts import saved, targeting, waves
-from fleet.rollouts.errors import NoDevicesError, OverlapError, ProvenBadError, ReleaseNotFoundError, WithdrawnError
+from fleet.rollouts.errors import (
+    AlreadyThereError,
+    NoDevicesError,
+    OverlapError,
+    ProvenBadError,
+    ReleaseNotFoundError,
+    WithdrawnError,
+)
 from fleet.rollouts.states import (
     QUEUED,
-    RANKS,
     Criterion,
     Effect,
     Limits,
-    Priority,
     Ramp,
     Rollout,
     SiteBudget,
@@ -31,12 +36,16 @@ from fleet.rollouts.states import (
     Target,
     Wave,
 )
+from fleet.schedules import preempting
+from fleet.schedules.precedence import Priority, rank
+from fleet.schedules.timing import Timetable
 from fleet.settings import FleetSettings
 from fleet.store import bad_pairs, events, tables
 from fleet.store import rollouts as store
 from shared.errors import BadInputError
 from shared.identifiers import DeviceId, ModelName, Version
 from shared.manifest import Manifest
+from shared.windows import Hours
 
 DEFAULT_BAKE_SECONDS: Final = 300.0
 DEFAULT_WAVES: Final = ("5%", "25%", "50%", "100%")
@@ -57,11 +66,13 @@ class TargetBody(Body):
     labels: dict[str, str] | None = None
     site: str | None = None
     filter: Annotated[str, Field(max_length=filtering.MAX_LENGTH)] = ""
+    channel: str | None = None  # those that follow this alias of the model, and serve the model
 
     @model_validator(mode="after")
     def _something(self) -> "TargetBody":
-        if self.ids is None and not self.labels and self.site is None and not self.filter.strip():
-            raise ValueError("name ids, labels, a site or a filter")
+        named = (self.ids, self.site, self.channel)
+        if all(it is None for it in named) and not self.labels and not self.filter.strip():
+            raise ValueError("name ids, labels, a site, a channel or a filter")
         return self
 
 
@@ -117,7 +128,6 @@ class Request(Body):
     timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
     auto_rollback: bool | None = None
     on_failure: tuple[Effect, ...] | None = None
-    priority: Priority = "medium"
     require_approval: bool = False
     manual: bool = False
     stage_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -125,6 +135,8 @@ class Request(Body):
     site_budget: SiteBudgetBody | None = None
     force: bool = False
     gate: GateBody = GateBody()
+    window: Literal["settings"] | Hours | None = None  # devices swap inside it; None: at once
+    priority: Priority = "normal"  # takes devices that were not told from rollouts of lower priority
 
     @model_validator(mode="after")
     def _fits(self) -> "Request":
@@ -160,10 +172,13 @@ class Plan:
     bytes_each: int
     members: tuple[Meant, ...]  # by wave
     excluded: Mapping[str, bad_pairs.BadPair]  # device -> proof that the release is bad on its class
+    rivals: Mapping[str, Sequence[str]]  # rollout of lower priority -> devices that it has, too
 
 
-async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, by: str = "") -> Plan:
-    """The plan for `request` against the devices of this transaction.
+async def make(
+    tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, by: str = "", seed: str = ""
+) -> Plan:
+    """The plan for `request` against the devices of this transaction. The same `seed` gives the same id.
 
     Raises:
         ReleaseNotFoundError, WithdrawnError: nothing to roll out.
@@ -172,22 +187,23 @@ async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now:
         WavesError: waves that lead nowhere.
         OverlapError: another rollout is at work on some of these devices.
     """
-    release = await tx.get(tables.Release, (request.model, request.version))
+    key = (request.model, request.version)
+    release = await tx.get(tables.Release, key, with_for_update={"read": True})  # retiring it waits for us
     if release is None:
         raise ReleaseNotFoundError(f"{request.model}@{request.version} was never published")
     if release.state != "released":
         raise WithdrawnError(f"{request.model}@{request.version} is {release.state}")
-    wanted = await targeting.devices(tx, target(request.target))
+    wanted = await targeting.devices(tx, target(request.target), request.model)
     lacking = [it for it in wanted if it.serving.get(request.model) != request.version]
     already = tuple(it.id for it in wanted if it.serving.get(request.model) == request.version)
     if not lacking:
-        raise NoDevicesError(_nobody(request, already))
+        raise _nobody(request, already)
     bad = {} if request.force else await bad_pairs.of_release(tx, request.model, request.version)
     devices = {it.id: it for it in lacking if it.hardware not in bad}
     if not devices:
         raise ProvenBadError(_proven(request, bad))
-    await _check_overlap(tx, devices)
-    rollout_id = await _free_id(tx, (request.model, request.version, now.isoformat()))
+    rivals = await _rivals(tx, devices, request)
+    rollout_id = await _free_id(tx, (request.model, request.version, seed or now.isoformat()))
     classes = {it.id: it.hardware for it in devices.values()}
     order = waves.order(rollout_id, classes, classes_first=request.strategy == "canary")
     rollout = replace(
@@ -204,6 +220,7 @@ async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now:
         bytes_each=rollout.bytes_each,
         members=tuple(Meant(it, wave_of[it], devices[it].hardware, devices[it].site) for it in order),
         excluded={it.id: bad[it.hardware] for it in lacking if it.hardware in bad},
+        rivals=rivals,
     )
 
 
@@ -222,7 +239,7 @@ async def start(tx: AsyncSession, plan: Plan, *, by: str, now: datetime) -> Roll
             created_by=by,
             created_at=now,
             updated_at=now,
-            priority=RANKS[rollout.priority],
+            priority=rank(rollout.priority),
         )
     )
     await tx.flush()
@@ -233,6 +250,7 @@ async def start(tx: AsyncSession, plan: Plan, *, by: str, now: datetime) -> Roll
     asks = ", and waits for approval" if rollout.state is State.AWAITING_APPROVAL else ""
     text = f"{rollout.model} {rollout.version} for {len(plan.order)} devices, started by {by}{asks}"
     await events.add(tx, kind="rollout", level="info", subject=rollout.id, rollout_id=rollout.id, text=text, now=now)
+    await preempting.go_first(tx, rollout, plan.rivals, now)
     return rollout
 
 
@@ -240,7 +258,7 @@ def target(asked: Literal["all"] | TargetBody) -> Target:
     """As the rollout keeps it, so that late joiners are found."""
     if asked == "all":
         return Target()
-    return Target(ids=asked.ids, labels=asked.labels or {}, site=asked.site, filter=asked.filter)
+    return Target(ids=asked.ids, labels=asked.labels or {}, site=asked.site, filter=asked.filter, channel=asked.channel)
 
 
 def limits(body: GateBody, settings: FleetSettings) -> Limits:
@@ -275,9 +293,10 @@ def _rollout(
         timeout_seconds=request.timeout_seconds or deployment.deployment_timeout_minutes * 60,
         max_in_flight=deployment.max_concurrent_deployments,
         auto_rollback=auto,
+        window=_window(request, settings),
+        priority=request.priority,
         limits=limits(request.gate, settings),
         target=target(request.target),
-        priority=request.priority,
         force=request.force,
         ramp=None if request.ramp is None else Ramp(**request.ramp.model_dump()),
         site_budget=_budget(request, settings),
@@ -312,19 +331,38 @@ def _proven(request: Request, bad: Mapping[str, bad_pairs.BadPair]) -> str:
     return f"{request.model}@{request.version} is proven bad on these devices: {classes}"
 
 
-def _nobody(request: Request, already: Sequence[str]) -> str:
+def _window(request: Request, settings: FleetSettings) -> Timetable | None:
+    if request.window is None:
+        return None
+    own = settings.scheduling
+    hours = own.hours if request.window == "settings" else request.window
+    return Timetable(hours, own.timezone, int(own.jitter_minutes * 60))
+
+
+def _nobody(request: Request, already: Sequence[str]) -> NoDevicesError:
     if already:
-        return f"all {len(already)} devices of the target serve {request.model}@{request.version} already"
-    return "the target matches no active device"
+        found = f"all {len(already)} devices of the target serve {request.model}@{request.version} already"
+        return AlreadyThereError(found)
+    return NoDevicesError("the target matches no active device")
 
 
-async def _check_overlap(tx: AsyncSession, devices: Mapping[str, tables.Device]) -> None:
-    if busy := await store.busy(tx, devices.keys()):
-        device, other = min(busy.items())
-        raise OverlapError(
-            f"{other} is still at work on {len(busy)} of these devices, such as {device}",
-            remedy=f"wait for it (flotilla rollout wait {other}) or stop it (flotilla rollout abort {other})",
-        )
+async def _rivals(
+    tx: AsyncSession, devices: Mapping[str, tables.Device], request: Request
+) -> Mapping[str, Sequence[str]]:
+    """Rollouts of lower priority that are at work on some of these devices."""
+    busy = await store.busy(tx, devices.keys())
+    priorities = {row.id: saved.from_json(row.body).priority for row in await store.active(tx)} if busy else {}
+    found: dict[str, list[str]] = {}
+    for device, other in sorted((device, other) for device, others in busy.items() for other in others):
+        if rank(priorities[other]) >= rank(request.priority):
+            many = sum(other in others for others in busy.values())
+            raise OverlapError(
+                f"{other} is still at work on {many} of these devices, such as {device}",
+                remedy=f"wait for it (flotilla rollout wait {other}), stop it (flotilla rollout abort {other}), "
+                f"or go before it with a priority above {priorities[other]}",
+            )
+        found.setdefault(other, []).append(device)
+    return found
 
 
 async def _free_id(tx: AsyncSession, said: Sequence[str]) -> str:

@@ -130,8 +130,9 @@ class RolloutView:
     actions: tuple[str, ...]  # what may be asked now: approve, pause, resume, promote, abort, rollback
     on_failure: tuple[str, ...] = ()  # what a stop does when nobody says otherwise
     ending: tuple[str, ...] = ()  # what the stop that was decided does
-    priority: str = "medium"
+    priority: str = "normal"
     approved_by: tuple[str, ...] = ()
+    window: str | None = None  # when devices swap; None: at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ def view(facts: Facts) -> RolloutView:
         gates=tuple(gate(check, facts.histories.get(check.name, ())) for check in facts.checks),
         timeline=tuple(facts.timeline),
         actions=actions(rollout),
+        window=None if rollout.window is None else rollout.window.text(),
     )
 
 

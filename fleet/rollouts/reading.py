@@ -13,6 +13,7 @@ from fleet.rollouts import engine, gate, pacing, progress, saved
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import DriftSign, Evidence, SiteBudget, SiteLoad, Vitals
+from fleet.schedules.turns import in_turn
 from fleet.store import events, tables
 from fleet.store import rollouts as store
 from shared.sketches import merge_latency
@@ -28,6 +29,7 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster:
     """All that the manager knows of a rollout in this transaction; `roster` remembers its devices between looks."""
     rows, owed = await store.members(tx, row.id, row.model), await store.owing(tx, row.id)
     found = (roster or Roster()).members(row.id, rows, owed)
+    found = await in_turn(tx, row, found, now)
     touched = {one.device for one in found if one.touched}
     windows = await store.windows(tx, row.model, since=row.created_at)
     of_release = _of(windows, touched, row.version)

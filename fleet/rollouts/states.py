@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Final, Literal, Self
 
 from fleet.rollouts.errors import RolloutStateError
+from fleet.schedules.precedence import E_PREEMPTED, Priority
+from fleet.schedules.timing import Timetable
 from shared.messages import Phase
 
 
@@ -148,9 +150,6 @@ class Effect(StrEnum):
 ALL_BACK: Final = tuple(Effect)
 
 Strategy = Literal["canary", "rolling", "blue-green", "all-at-once"]
-Priority = Literal["low", "medium", "high", "critical"]
-#: Who goes first when places are short.
-RANKS: Final[Mapping[Priority, int]] = {"low": 0, "medium": 1, "high": 2, "critical": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +177,7 @@ class Target:
     labels: Mapping[str, str] = field(default_factory=dict)
     site: str | None = None
     filter: str = ""
+    channel: str | None = None  # who follows this alias of the model, and serves the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,8 @@ class Rollout:
     limits: Limits = field(default_factory=Limits)
     author: str = ""
     target: Target | None = None  # None: begun before targets were kept; nobody joins
-    priority: Priority = "medium"
+    window: Timetable | None = None  # devices swap inside it only; None: at once
+    priority: Priority = "normal"
     force: bool = False  # also where the release is proven bad
     bytes_each: int = 0  # of one device, at most
     ramp: Ramp | None = None
@@ -279,6 +280,13 @@ class Member:
     active: bool = True  # not revoked
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    held: str | None = None  # why it is not told yet; None: it may be
+    closed: timedelta = timedelta(0)  # of the time since it was told, when its window let it do nothing
+
+    @property
+    def preempted(self) -> bool:
+        """A rollout of higher priority took it before its turn came."""
+        return not self.touched and self.reason == E_PREEMPTED
 
     @property
     def forward(self) -> str:

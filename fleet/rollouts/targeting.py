@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.rollouts import saved, waves
 from fleet.rollouts.errors import NoDevicesError
 from fleet.rollouts.states import QUEUED, Rollout, State, Target, Wave
+from fleet.schedules import channels
 from fleet.store import bad_pairs, events, tables
 from fleet.store import devices as device_store
 from fleet.store import rollouts as store
@@ -20,8 +21,8 @@ from fleet.store import rollouts as store
 _OPEN = frozenset({State.AWAITING_APPROVAL, State.RUNNING, State.PAUSED})
 
 
-async def devices(tx: AsyncSession, target: Target) -> Sequence[tables.Device]:
-    """The active devices that are meant.
+async def devices(tx: AsyncSession, target: Target, model: str) -> Sequence[tables.Device]:
+    """The active devices that are meant to get `model`.
 
     Raises:
         NoDevicesError: an id that no active device has.
@@ -33,12 +34,13 @@ async def devices(tx: AsyncSession, target: Target) -> Sequence[tables.Device]:
         if missing := wanted - {device.id for device in await device_store.active(tx)}:
             raise NoDevicesError(f"no active device is called {', '.join(sorted(missing)[:5])}")
         found = [device for device in found if device.id in wanted]
-    return [device for device in found if _fits(target, device)]
+    return [device for device in found if _fits(target, device, model)]
 
 
-def _fits(target: Target, device: tables.Device) -> bool:
+def _fits(target: Target, device: tables.Device, model: str) -> bool:
     labels = all(device.labels.get(key) == value for key, value in target.labels.items())
-    return labels and target.site in (None, device.site)
+    follows = target.channel is None or channels.follows(device.labels, device.serving, model, target.channel)
+    return labels and follows and target.site in (None, device.site)
 
 
 async def newcomers(tx: AsyncSession, rollout_id: str) -> tuple[Rollout | None, Sequence[tables.Device]]:
@@ -49,7 +51,7 @@ async def newcomers(tx: AsyncSession, rollout_id: str) -> tuple[Rollout | None, 
     if rollout is None or target is None or target.ids is not None:
         return rollout, ()
     found = await device_store.active(tx, target.filter, outside=rollout_id)
-    new = [it for it in found if _fits(target, it) and it.serving.get(rollout.model) != rollout.version]
+    new = [it for it in found if _fits(target, it, rollout.model) and it.serving.get(rollout.model) != rollout.version]
     if not new:
         return rollout, ()
     busy = await store.busy(tx, [it.id for it in new])

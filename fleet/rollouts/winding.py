@@ -148,7 +148,7 @@ def overdue(rollout: Rollout, members: Iterable[Member], now: datetime) -> Itera
         if rollout.strategy == "blue-green" and member.staged:
             continue  # it did its part, and waits for the others
         since = member.switched_at or member.told_at
-        if since is not None and now - since >= timeout:
+        if since is not None and now - since - member.closed >= timeout:
             silent = member.state == QUEUED
             said = "nothing heard" if silent else f"still {member.state}"
             what = "the announcement" if since == member.told_at else "the switch"

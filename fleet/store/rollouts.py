@@ -93,6 +93,12 @@ async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tup
     return [tuple(found) for found in await connection.execute(query)]
 
 
+async def pairs(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[Deployment, Device]]:
+    """Every device of a rollout with its way, as objects: for looks that need more than the engine does."""
+    query = select(Deployment, Device).join(Device, Device.id == Deployment.device_id)
+    return [(row[0], row[1]) for row in await tx.execute(query.where(Deployment.rollout_id == rollout_id))]
+
+
 async def owing(tx: AsyncSession, rollout_id: str) -> frozenset[str]:
     """Devices to which an effect of the rollout is owed."""
     query = select(OwedAction.device_id).where(OwedAction.performed_at.is_(None), OwedAction.rollout_id == rollout_id)
@@ -140,15 +146,18 @@ async def drawn(tx: AsyncSession, rollout_id: str, since: datetime) -> Sequence[
     return [(row[0], int(row[1] or 0), int(row[2] or 0)) for row in await tx.execute(query)]
 
 
-async def busy(tx: AsyncSession, devices: Collection[str]) -> Mapping[str, str]:
-    """Device -> active rollout that it takes part in."""
+async def busy(tx: AsyncSession, devices: Collection[str]) -> Mapping[str, Sequence[str]]:
+    """Device -> active rollouts that it takes part in."""
     query = (
         select(Deployment.device_id, Deployment.rollout_id)
         .join(Rollout, Rollout.id == Deployment.rollout_id)
         .where(Rollout.state.in_(ACTIVE))
     )
-    wanted = set(devices)
-    return {row[0]: row[1] for row in await tx.execute(query) if row[0] in wanted}
+    wanted, found = set(devices), dict[str, list[str]]()
+    for device, rollout in await tx.execute(query):
+        if device in wanted:
+            found.setdefault(device, []).append(rollout)
+    return found
 
 
 async def tallies(tx: AsyncSession, rollout_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:

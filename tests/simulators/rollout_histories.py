@@ -110,7 +110,7 @@ class History:
             limits=loose if chance.random() < 0.5 else replace(Limits(), silence_seconds=4 * 3600),
             author="ana",
             target=Target(site=site),
-            priority=chance.choice(("low", "medium", "high")),
+            priority=chance.choice(("low", "normal", "high")),
             ramp=Ramp(chance.choice((0.2, 1.0, 3.0)), 2.0, 2) if chance.random() < 0.3 else None,
             needs_approval=asks,
             manual=strategy in ("canary", "rolling") and chance.random() < 0.15,

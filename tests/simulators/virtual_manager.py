@@ -16,7 +16,6 @@ from fleet.rollouts import changing, engine, pacing, reading, saved
 from fleet.rollouts.driver import JOIN_SECONDS, RolloutDriver
 from fleet.rollouts.states import (
     QUEUED,
-    RANKS,
     TERMINAL,
     TIMED_OUT,
     Evidence,
@@ -25,6 +24,8 @@ from fleet.rollouts.states import (
     State,
 )
 from fleet.rollouts.targeting import joined
+from fleet.schedules.precedence import rank
+from fleet.settings import FleetSettings
 from fleet.store import tables
 from fleet.store.database import Database
 from fleet.telemetry import heard
@@ -107,7 +108,7 @@ class MemoryManager:
 
     def _in_order(self) -> list[str]:
         live = [it for it in self._rollouts.values() if it.state not in TERMINAL]
-        return [it.id for it in sorted(live, key=lambda it: (-RANKS[it.priority], it.id))]
+        return [it.id for it in sorted(live, key=lambda it: (-rank(it.priority), it.id))]
 
     async def change(self, rollout: str, decide: changing.Change, now: float) -> None:
         evidence = self._evidence(rollout)
@@ -224,6 +225,7 @@ class StoredManager:
     clock: _Clock = field(default_factory=_Clock)
     director: Any = field(default_factory=_Director)
     hub: Hub = field(default_factory=Hub)
+    settings: FleetSettings = field(default_factory=FleetSettings)
     checkpoint: Callable[[str], None] = lambda _: None
     sequence: int = 0
 
@@ -314,5 +316,5 @@ def _row(rollout: Rollout, now: datetime) -> tables.Rollout:
     return tables.Rollout(
         id=rollout.id, model=rollout.model, version=rollout.version, strategy=rollout.strategy,
         state=rollout.state.value, reason=rollout.reason, body=saved.to_json(rollout), created_by=rollout.author,
-        created_at=now, updated_at=now, priority=RANKS[rollout.priority],
+        created_at=now, updated_at=now, priority=rank(rollout.priority),
     )  # fmt: skip

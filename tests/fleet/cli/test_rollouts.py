@@ -80,6 +80,20 @@ def test_start_with_yes_answers_the_rollout(manager, types) -> None:
     assert len(manager.asked) == 1
 
 
+def test_a_window_and_a_priority_are_asked_for_and_shown(manager, types) -> None:
+    shown = {**PLAN, "window": "22:00 to 05:00, local time", "priority": "high", "goes_before": {"ro-a": 2}}
+    manager.answer("POST /api/v1/rollouts", shown)
+    result = types("rollout", "plan", "digits@2.0.0", "--window", "22:00-05:00", "--priority", "high")
+    assert manager.asked[-1].body["window"] == {"start": "22:00", "end": "05:00"}
+    assert manager.asked[-1].body["priority"] == "high"
+    assert "devices fetch and test at once, and swap only from 22:00 to 05:00, local time" in result.stdout
+    assert "goes before ro-a on 2 devices, as its priority is high" in result.stdout
+    types("rollout", "plan", "digits@2.0.0", "--in-window")
+    assert manager.asked[-1].body["window"] == "settings"
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", {**view(), "window": "22:00 to 05:00, local time"})
+    assert "  devices swap 22:00 to 05:00, local time" in types("rollout", "show", "ro-7f3k").stdout
+
+
 def test_start_without_yes_asks_and_without_terminal_refuses(manager, types) -> None:
     manager.answer("POST /api/v1/rollouts", PLAN)
     result = types("rollout", "start", "digits@2.0.0")
