@@ -194,6 +194,8 @@ def _baked(rollout: Rollout, checks: Sequence[Check], now: datetime) -> bool:
     left = rollout.bake_left(now)
     if left is not None and left > timedelta(0):
         return False
+    if any(check.holds and check.result is Result.WAIT for check in checks):
+        return False
     return not (rollout.limits.require_evidence and worst(checks) is Result.WAIT)
 
 
