@@ -24,6 +24,8 @@ from fleet.devices.watch import LivenessWatch
 from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
 from fleet.rollouts.driver import RolloutDriver
+from fleet.rollouts.gate_driver import GateDriver
+from fleet.rollouts.hook_driver import HookDriver
 from fleet.telemetry.driver import DriftDriver
 from fleet.telemetry.performance_driver import PerformanceDriver
 from shared.durable import replace_file
@@ -106,6 +108,8 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "link", manager.link.run()
     yield "ingest", manager.ingest.run()
     yield "rollouts", RolloutDriver(manager).run()
+    yield "gate", GateDriver(manager).run()
+    yield "gate-hooks", HookDriver(manager).run()
     yield "drift", DriftDriver(manager).run()
     yield "alerts", AlertDriver(manager).run()
     yield "alert-watch", AlertWatch(manager).run()

@@ -8,7 +8,16 @@ I/O: none.
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 
 from fleet.alerts.channels import Channel, ChannelName
 
@@ -69,8 +78,27 @@ class DeploymentSettings(Section):
 class MonitoringSettings(Section):
     """Guard rails of a new version: beyond one of them its rollout stops."""
 
+    performance_degradation_threshold: PositiveFloat = 0.1  # as many more errors than the version before, for certain
     error_rate_threshold: Ratio = 0.05
     latency_threshold_ms: PositiveFloat = 1000.0
+
+
+class GateSettings(Section):
+    """What gates of rollouts ask and keep."""
+
+    secret: SecretStr | None = None  # signs what is posted to a webhook that a rollout names by its URL
+    secret_file: Path | None = None
+    allow_private: bool = False  # such a URL may lead to private networks and to this machine
+    ca_file: Path | None = None
+    verdict_retention_days: PositiveFloat = 90.0
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.secret is not None and self.secret_file is not None:
+            raise ValueError("give either secret or secret_file, not both")
+        if self.secret is not None and len(self.secret.get_secret_value()) < 16:  # as of channels
+            raise ValueError("the secret is shorter than 16 characters; make one with: openssl rand -hex 32")
+        return self
 
 
 class DriftSettings(Section):
@@ -148,6 +176,7 @@ class FleetSettings(Section):
     enrolment: EnrolmentSettings = EnrolmentSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    gates: GateSettings = GateSettings()
     drift_detection: DriftSettings = DriftSettings()
     thresholds: Thresholds = Thresholds()
     alerts: AlertSettings = AlertSettings()

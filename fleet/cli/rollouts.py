@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from fleet.cli import rollout_words as words
+from fleet.cli import verdict_words
 from fleet.cli.errors import CliError, Exit
 from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import duration, pairs
@@ -50,6 +51,7 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--rollback/--no-rollback", "back", default=None, help="Go back by itself when a gate fails."),
             click.option("--max-errors", type=click.FloatRange(0, 100), metavar="PERCENT", help="Of requests."),
             click.option("--max-p95", type=click.FloatRange(0, min_open=True), metavar="MS", help="Latency."),
+            click.option("--webhook", help="Ask a channel of kind webhook, or a URL, before each wave goes on."),
             click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
         )
     ):
@@ -114,11 +116,17 @@ def list_(shell: Shell, state: str | None, model: str | None, limit: int | None)
     shell.table(rows, columns, document={"items": rows}, empty="No rollouts. Next: flotilla rollout start NAME@VERSION")
 
 
-@command(rollout, "show", example="flotilla rollout show ro-7f3k")
+@command(rollout, "show", example="flotilla rollout show ro-7f3k\nflotilla rollout show ro-7f3k --why")
 @click.argument("rollout_id", metavar="ID")
 @click.option("--all", "every", is_flag=True, help="List every device.")
-def show(shell: Shell, rollout_id: str, every: bool) -> None:
+@click.option("--why", is_flag=True, help="What the gate said and on which numbers, newest first.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Verdicts, with --why.")
+def show(shell: Shell, rollout_id: str, every: bool, why: bool, limit: int) -> None:
     """Show waves, devices, gates and what happened."""
+    if why:
+        rows = shell.api.pages(_path(rollout_id, "verdicts"), limit=limit)
+        shell.emit({"items": rows}, lambda: verdict_words.page(rows))
+        return
     found = shell.api.get(_path(rollout_id))
     shell.emit(found, lambda: words.page(found, every=every))
 
@@ -276,6 +284,7 @@ def _body(
     max_errors: float | None,
     max_p95: float | None,
     max_psi: float | None,
+    webhook: str | None,
 ) -> dict[str, Any]:
     model, at, version = release.partition("@")
     if not at or not version:
@@ -284,6 +293,7 @@ def _body(
         "max_error_ratio": None if max_errors is None else max_errors / 100,
         "max_latency_ms": max_p95,
         "max_psi": max_psi,
+        "webhook": None if webhook is None else {"url" if "://" in webhook else "channel": webhook},
     }
     body = {
         "model": model,

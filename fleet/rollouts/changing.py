@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.alerts import desk
-from fleet.rollouts import engine, reading, saved
+from fleet.rollouts import engine, reading, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.states import QUEUED, Evidence, Rollout, State
 from fleet.store import events, tables
@@ -37,6 +37,8 @@ async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetim
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
     before, evidence = await loaded(tx, row)
     step = decide(before, evidence, now)
+    if alarm:
+        await verdicts.keep(tx, before, evidence, now)
     if step == engine.Step(before):
         return before
     row.body, row.state, row.reason = saved.to_json(step.rollout), step.rollout.state.value, step.rollout.reason

@@ -36,10 +36,11 @@ RARE_RATIOS: Final = (2.0, 5.0, 10.0, 30.0, 100.0)
 def tilted(share: ArrayLike, ratio: ArrayLike) -> Floats:
     """The candidate's share of events if its rate is `ratio` times as high as its history says."""
     s, r = np.asarray(share, dtype=float), np.asarray(ratio, dtype=float)
-    return r * s / (1 + (r - 1) * s)
+    share_then: Floats = r * s / (1 + (r - 1) * s)
+    return share_then
 
 
-def gains(  # noqa: PLR0913  # the six numbers of the formula above
+def gains(  # the six numbers of the formula above
     candidate: ArrayLike,
     control: ArrayLike,
     share: ArrayLike,

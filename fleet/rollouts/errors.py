@@ -52,3 +52,10 @@ class RolloutStateError(ConflictError):
     """What is asked does not fit the state of the rollout."""
 
     code = "E_ROLLOUT_STATE"
+
+
+class HookError(BadInputError):
+    """The webhook that a rollout names cannot be asked as the manager is set up."""
+
+    code = "E_GATE_WEBHOOK"
+    default_remedy = "name a channel of kind webhook from fleet.yaml, or set gates.secret_file"

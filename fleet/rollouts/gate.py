@@ -163,7 +163,9 @@ def silence(numbers: Numbers) -> Check:
         return Check("silence", Result.WAIT, None, limits.max_silent_ratio, "ratio", detail="no device has it yet")
     ratio = numbers.silent / took
     detail = f"{numbers.silent} of {took} devices with the release are silent for {limits.silence_seconds:g} s"
-    return Check("silence", _of(ratio > limits.max_silent_ratio), ratio, limits.max_silent_ratio, "ratio", detail=detail)
+    return Check(
+        "silence", _of(ratio > limits.max_silent_ratio), ratio, limits.max_silent_ratio, "ratio", detail=detail
+    )
 
 
 def webhook(numbers: Numbers) -> Check | None:

@@ -7,7 +7,7 @@ I/O: none.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -41,10 +41,10 @@ class Numbers:
     silent: int = 0  # of these
     usual_failures: float | None = None
     accuracy: float | None = None
-    candidate: Vitals = Vitals()
-    control: Vitals = Vitals()
+    candidate: Vitals = field(default_factory=Vitals)
+    control: Vitals = field(default_factory=Vitals)
     drift: DriftSign | None = None
-    trials: Trials = Trials()
+    trials: Trials = field(default_factory=Trials)
     hook: HookAnswer | None = None
 
 

@@ -8,7 +8,7 @@ I/O: none.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from fleet.rollouts.gate import Check
 from fleet.rollouts.states import (
@@ -24,6 +24,9 @@ from fleet.rollouts.states import (
     State,
 )
 from shared.messages import Phase
+
+#: Checks whose limit is the least that must be reached.
+_LEAST: Final = frozenset({"success", "golden agreement", "accuracy"})
 
 WaveState = Literal["done", "running", "baking", "paused", "waiting", "failed", "stopped"]
 
@@ -76,6 +79,9 @@ class GateView:
     history: tuple[float, ...]
     low: float
     high: float
+    e_value: float | None = None  # of comparisons: evidence of harm, which stops the rollout at `e_limit`
+    e_limit: float | None = None
+    p: float | None = None  # 1 / e_value; holds however often one looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +300,7 @@ def _deployment(member: Member, site: str) -> DeploymentView:
 def gate(check: Check, history: tuple[float, ...]) -> GateView:
     """One condition in words."""
     drawn = [*history, *(number for number in (check.value, check.limit) if number is not None)]
-    sign = "≥" if check.name == "success" else "≤"
+    sign = "≥" if check.name in _LEAST else "≤"
     return GateView(
         name=check.name,
         result=check.result.value,
@@ -308,6 +314,9 @@ def gate(check: Check, history: tuple[float, ...]) -> GateView:
         history=history,
         low=0.0,
         high=max(drawn, default=1.0) * 1.1 or 1.0,
+        e_value=check.e_value,
+        e_limit=check.e_limit,
+        p=check.p,
     )
 
 
@@ -322,6 +331,8 @@ def amount(value: float | None, unit: str) -> str:
             return f"{value:.1f}".removesuffix(".0") + " ms"
         case "psi":
             return f"{value:.2f}"
+        case "times":
+            return f"{value:.2f} x"
         case _:
             return f"{value:g}"
 

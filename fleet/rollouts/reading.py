@@ -5,14 +5,15 @@ I/O: none.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import gate, progress, saved
+from fleet.rollouts import gate, gathering, progress, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
-from fleet.rollouts.states import DriftSign, Evidence, Member, Vitals
-from fleet.store import events, tables
+from fleet.rollouts.states import DriftSign, Evidence, HookAnswer, Member, Vitals
+from fleet.store import events, gates, tables
+from fleet.store import evidence as counted
 from fleet.store import rollouts as store
 from shared.sketches import merge_latency
 
@@ -26,13 +27,25 @@ async def evidence(tx: AsyncSession, row: tables.Rollout) -> Evidence:
     owed = {action.device_id for action in await store.owed(tx, rollout_id=row.id, limit=len(rows) + 1)}
     found = tuple(member(deployment, device, row.model, deployment.device_id in owed) for deployment, device in rows)
     touched = {one.device for one in found if one.touched}
-    windows = await store.windows(tx, row.model, since=row.created_at)
+    state, said = await gates.trials(tx, row.id), await gates.hook(tx, row.id)
     return Evidence(
         members=found,
-        candidate=vitals(_of(windows, touched, row.version)),
-        control=vitals(window for window in windows if window.version != row.version),
+        candidate=_vitals(await counted.side(tx, row, candidate=True)),
+        control=_vitals(await counted.side(tx, row, candidate=False)),
         drift=drift_sign(await store.drift(tx, row.model), row.version, touched),
+        trials=gathering.trials_of(state),
+        usual_failures=None if state is None else state.usual_failures,
+        accuracy=None if state is None else state.accuracy,
+        hook=None if said is None else HookAnswer(said.wave, _RESULTS[said.result], said.reason, said.since),
     )
+
+
+_RESULTS: Final[Mapping[str, Literal["pass", "wait", "fail"]]] = {"pass": "pass", "wait": "wait", "fail": "fail"}
+
+
+def _vitals(side: counted.Side) -> Vitals:
+    p95 = merge_latency((side.latency,)).quantile_ms(0.95)
+    return Vitals(side.requests, side.failed, p95, side.restarts, side.labelled, side.correct)
 
 
 def member(deployment: tables.Deployment, device: tables.Device, model: str, owed: bool) -> Member:
@@ -74,10 +87,19 @@ def vitals(windows: Iterable[tables.Window]) -> Vitals:
 
 
 def drift_sign(rows: Sequence[tables.DriftState], version: str, devices: set[str]) -> DriftSign | None:
-    """The worst drift of `version` on `devices`; a feature that drifts on another version too is the world's doing."""
+    """The worst drift of `version` on `devices`, each and as groups.
+
+    A feature that drifts on another version too is the world's doing.
+    """
     scopes = {f"device:{device}" for device in devices}
     world = {row.feature for row in rows if row.version != version and row.state == "drifted"}
-    mine = [row for row in rows if row.version == version and row.scope in scopes and row.state != "collecting"]
+    mine = [
+        row
+        for row in rows
+        if row.version == version
+        and row.state != "collecting"
+        and (row.scope in scopes or not row.scope.startswith("device:"))
+    ]
     judged = [row for row in mine if row.feature not in world]
     if not judged:
         return None
@@ -104,7 +126,10 @@ async def rollout_view(tx: AsyncSession, rollout_id: str, now: datetime) -> prog
         rollout=rollout,
         evidence=known,
         checks=gate.judge(rollout, known, now),
-        histories=histories(windows),
+        histories={
+            **verdicts.histories(await gates.verdicts(tx, rollout_id, before=None, limit=POINTS)),
+            **histories(windows),
+        },
         sites={device.id: device.site for device in devices},
         timeline=[progress.TimelineEntry(it.sequence, it.at, it.level, it.subject, it.text) for it in lines],
         created_by=row.created_by,

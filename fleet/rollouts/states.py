@@ -283,7 +283,7 @@ class Evidence:
     candidate: Vitals = Vitals()
     control: Vitals = Vitals()  # the version before, at the same time, on devices not yet reached
     drift: DriftSign | None = None
-    trials: Trials = Trials()
+    trials: Trials = field(default_factory=Trials)
     usual_failures: float | None = None  # share of devices that ended badly in rollouts before; None: too few to tell
     accuracy: float | None = None  # of the release on its reference data
     hook: HookAnswer | None = None

@@ -1,4 +1,4 @@
-"""All comparisons of one rollout with the version before: kinds of events x (all devices together, each hardware class).
+"""All comparisons of one rollout with the version before: kinds of events x (all devices, each hardware class).
 
     errors    failed requests, over requests
     slow      results above what was the device's own 90th percentile, over results
@@ -12,7 +12,7 @@ I/O: none.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from fleet.rollouts import counting
@@ -69,8 +69,12 @@ class Amounts:
     @property
     def share(self) -> float:
         """Of the events, those that the candidate's devices would have."""
-        whole = self.candidate_due + self.control_due
-        return self.candidate_due / whole if whole > 0 else 0.0
+        return self.candidate_due / self.due if self.due > 0 else 0.0
+
+    @property
+    def due(self) -> float:
+        """Of both sides."""
+        return self.candidate_due + self.control_due
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Trial:
     logs: tuple[float, ...]  # log E_r
     seen: Amounts = Amounts()
     dispersion: float = 1.0
+    waiting: Amounts = Amounts()  # came while one side was not heard of; counts with what follows
 
     @property
     def log_e(self) -> float:
@@ -123,16 +128,19 @@ def after(before: Trial | None, design: Design, amounts: Amounts, phi: float, to
     """One test with one more interval."""
     known = before or Trial((0.0,) * len(design.ratios))
     allowed = tolerance if design.tolerance is None else design.tolerance
+    seen, due = known.seen.plus(amounts), known.waiting.plus(amounts)
+    if not 0 < due.share < 1:
+        return replace(known, seen=seen, dispersion=max(1.0, phi), waiting=due)
     more = counting.gains(
-        amounts.candidate,
-        amounts.control,
-        amounts.share,
+        due.candidate,
+        due.control,
+        due.share,
         tolerance=allowed,
         ratios=design.ratios,
         dispersion=max(1.0, phi),
     )
     logs = tuple(float(old + new) for old, new in zip(known.logs, more, strict=True))
-    return Trial(logs, known.seen.plus(amounts), max(1.0, phi))
+    return Trial(logs, seen, max(1.0, phi))
 
 
 def limit(level: float, scope: str, classes: int) -> float:

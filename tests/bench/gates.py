@@ -3,8 +3,9 @@
 python -m tests.bench.gates [--quick] [--json] [--seed N]
 
 50 canaries of 1000 devices, 6 results a minute each, 0.5 % of them failing, day and night +-30 %, devices that differ
-(log-sd 0.8); 24 hours. A week before is simulated hour by hour: histories and phi come from it by `fleet.rollouts.habits`,
-every minute is judged by `fleet.rollouts.counting` with the designs and levels of `fleet.rollouts.trials`.
+(log-sd 0.8); 24 hours. A week before is simulated hour by hour: histories and phi come from it by
+`fleet.rollouts.habits`, every minute is judged by `fleet.rollouts.counting` with the designs and levels of
+`fleet.rollouts.trials`.
 The rules of Argo Rollouts, Flagger and AWS IoT Jobs have no defaults: 95 % with failureLimit 3, 99 % with threshold 5,
 20 % and 5 % after 10 devices. The seed's are `error_rate_threshold` 0.05 and a degradation of 0.1.
 """
@@ -12,7 +13,7 @@ The rules of Argo Rollouts, Flagger and AWS IoT Jobs have no defaults: 95 % with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,7 +64,7 @@ def day(minutes: int, phase: Floats, size: float) -> Floats:
 # --- errors -------------------------------------------------------------------------------------------------
 
 
-def errors(  # noqa: PLR0913  # a scenario
+def errors(  # a scenario
     rng: Rng, runs: int, minutes: int, *, sd: float, burst: int = 1, times: float = 1.0
 ) -> Outcome:
     """Failing requests; on the canaries `times` as often as before. They come `burst` at once."""
@@ -211,11 +212,11 @@ def crashes(rng: Rng, runs: int, minutes: int, *, looping: int) -> Outcome:
     for run in range(runs):
         flaky = rng.random(DEVICES) < 0.01
         before = rng.poisson(np.where(flaky, 50.0, usual * 7 * DAY)).astype(float)
-        rates = habits.rates(before, np.full(DEVICES, 7.0 * DAY), habits.usual(before[before <= habits.LOOPED], np.full(int((before <= habits.LOOPED).sum()), 7.0 * DAY)))
+        counted, seen_before = before <= habits.LOOPED, np.full(DEVICES, 7.0 * DAY)
+        rates = habits.rates(before, seen_before, habits.usual(before[counted], seen_before[counted]))
         rate = np.where(flaky, 50 / 7 / DAY, usual)
         rate[:looping] = 1 / every
         times = rng.exponential(1 / rate, (2, DEVICES)).cumsum(axis=0)  # of the two restarts that count
-        counted = before <= habits.LOOPED
         place = np.minimum(np.ceil(times), minutes + 1).astype(int)  # the minute of each
         due, seen = np.zeros((2, minutes)), np.zeros((2, minutes))
         for side in (0, 1):
@@ -224,10 +225,11 @@ def crashes(rng: Rng, runs: int, minutes: int, *, looping: int) -> Outcome:
             gone = np.bincount(place[1, some], weights=rates[some], minlength=minutes + 2)
             due[side] = rates[some].sum() - np.concatenate([[0.0], np.cumsum(gone[1:minutes])])
         design = DESIGNS["crashes"]
-        more = counting.gains(seen[0], seen[1], due[0] / due.sum(axis=0), tolerance=LIMITS.max_degradation, ratios=design.ratios)
+        share = due[0] / due.sum(axis=0)
+        more = counting.gains(*seen, share, tolerance=LIMITS.max_degradation, ratios=design.ratios)
         found = counting.evidence(np.cumsum(more, axis=0))
         stops[run] = when((found >= trials.limit(LIMITS.false_abort_level, ALL, CLASSES))[None])[0]
-        # A device that has restarted three times in its update counts as failed for IoT Jobs; the others succeed at once.
+        # For IoT Jobs a device that has restarted three times in its update has failed; the others succeed at once.
         failed = rng.exponential(every, (looping, 3)).sum(axis=1)
         share = (failed[:, None] <= np.arange(1, minutes + 1)).sum(axis=0) / CANARIES
         jobs20[run], jobs5[run] = when((share > 0.2)[None])[0], when((share > 0.05)[None])[0]
