@@ -38,9 +38,7 @@ def _check(check: Document) -> list[str]:
 
 def _short(row: Document) -> str:
     """What did not pass; or that all did."""
-    others = [
-        f"{check['name']} {check['result']}: {check['detail']}" for check in row["checks"] if check["result"] == "fail"
-    ]
+    others = [f"{check['name']}: {check['detail']}" for check in row["checks"] if check["result"] == "fail"]
     waits = [check["name"] for check in row["checks"] if check["result"] == "wait"]
     return "; ".join(others) or (f"waits for {', '.join(waits)}" if waits else "every gate passes")
 

@@ -73,7 +73,7 @@ def evidence(logs: ArrayLike) -> Floats:
     return mean
 
 
-def against(bad: int, ended: int, usual: float, *, ratios: Sequence[float] = RATIOS) -> float:
+def against(bad: int, ended: int, usual: float, *, ratios: Sequence[float] = RARE_RATIOS) -> float:
     """log E that more than the `usual` share ends badly: there is no control for that, only experience.
 
     Independent trials: only the sums count, so that this is an e-process over `ended`.

@@ -99,6 +99,11 @@ _TOLD: Final = Deployment.told_at.is_not(None)
 _RISK: Final = and_(Habit.crashes < 2, Habit.excluded.is_(False))  # trials.CRASHES_A_DEVICE
 
 
+def _of_model(rollout: Rollout) -> ColumnElement[bool]:
+    """Windows of the model, looked for by time: SQLite would read all that it ever had by the index over models."""
+    return func.coalesce(Window.model, "") == rollout.model
+
+
 def _sides(rollout: Rollout) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Windows of the release on devices that were told; windows of others on devices that were not, or not yet."""
     return (
@@ -111,7 +116,7 @@ def _joined(rollout: Rollout, *columns: Any) -> Select[Any]:
     """Windows of the rollout's model with habit and deployment of their device."""
     query = select(*columns).join(Habit, and_(Habit.device_id == Window.device_id, Habit.rollout_id == rollout.id))
     mine = and_(Deployment.device_id == Window.device_id, Deployment.rollout_id == rollout.id)
-    return query.outerjoin(Deployment, mine).where(Window.model == rollout.model, Habit.ready.is_(True))
+    return query.outerjoin(Deployment, mine).where(_of_model(rollout), Habit.ready.is_(True))
 
 
 async def sums(tx: AsyncSession, rollout: Rollout, *, since: datetime, until: datetime) -> Sequence[Sums]:
@@ -261,10 +266,11 @@ async def side(tx: AsyncSession, rollout: Rollout, *, candidate: bool, limit: in
     mine = and_(Deployment.device_id == Window.device_id, Deployment.rollout_id == rollout.id)
     condition = _TOLD if candidate else Deployment.told_at.is_(None)
     version = Window.version == rollout.version if candidate else Window.version != rollout.version
+    of_model = Window.model == rollout.model if candidate else _of_model(rollout)
     newest = (
         select(Window.device_id, Window.requests, Window.failed, Window.body)
         .outerjoin(Deployment, mine)
-        .where(Window.model == rollout.model, version, condition, Window.received_at >= rollout.created_at)
+        .where(of_model, version, condition, Window.received_at >= rollout.created_at)
         .order_by(Window.received_at.desc(), Window.sequence.desc())
         .limit(limit)
         .subquery()
