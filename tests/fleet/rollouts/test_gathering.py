@@ -1,20 +1,39 @@
 """Windows in a real database to the gate's comparisons, against the same sums made by hand."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import select
 
+from fleet.releases.director import Director
+from fleet.releases.online_keys import OnlineKeys
 from fleet.rollouts import gathering, verdicts
 from fleet.rollouts.gate_driver import GateDriver
+from fleet.settings import FleetSettings
 from fleet.store import tables
+from fleet.store.database import Database
 from shared.clock import rfc3339
-from tests.fleet.rollouts.conftest import T0
+from tests.fleet.rollouts.conftest import T0, World
+from tests.fleet.telemetry.conftest import either, postgres
+
+__all__ = ["either", "postgres"]  # fixtures
 
 CANARY, OTHERS = "cam-0", ("cam-1", "cam-2", "cam-3")
 MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def world(either: str, tmp_path: Path) -> AsyncIterator[World]:  # the fixture above
+    """On SQLite and on PostgreSQL: sums are made by the database."""
+    database = Database(either)
+    await database.open()
+    keys = OnlineKeys.open(tmp_path / "keys")
+    yield World(FleetSettings(data_dir=tmp_path), database, Director(keys), keys)
+    await database.close()
 
 
 class Teller:
@@ -24,7 +43,12 @@ class Teller:
         self.world, self.sequence = world, 0
 
     async def tell(self, device: str, version: str, **said: Any) -> None:
-        """A window that came just now: `failed`, `fast`, `slow` results, `restarts`, labels, over `length`."""
+        """A window that came just now."""
+        async with self.world.database.write() as tx:
+            tx.add(self.window(device, version, **said))
+
+    def window(self, device: str, version: str, **said: Any) -> tables.Window:
+        """`failed`, `fast`, `slow` results, `restarts`, labels, over `length`, that came `at`."""
         self.sequence += 1
         end = said.get("at", self.world.clock.at)
         failed, fast, slow = (int(said.get(name, 0)) for name in ("failed", "fast", "slow"))
@@ -36,13 +60,10 @@ class Teller:
             "errors": {"internal": failed}, "latency": {"100": fast, "250": slow},
             **{name: said[name] for name in ("restarts", "labelled", "correct") if name in said},
         }  # fmt: skip
-        async with self.world.database.write() as tx:
-            tx.add(
-                tables.Window(
-                    device_id=device, stream="s", sequence=self.sequence, model="digits", version=version, start=start,
-                    end=end, received_at=end, requests=failed + fast + slow, failed=failed, body=body, counted=True,
-                )
-            )  # fmt: skip
+        return tables.Window(
+            device_id=device, stream="s", sequence=self.sequence, model="digits", version=version, start=start,
+            end=end, received_at=end, requests=failed + fast + slow, failed=failed, body=body, counted=True,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -53,13 +74,14 @@ async def started(world: Any, api: httpx2.AsyncClient) -> tuple[str, Teller]:
         await world.device(name, hardware="orin" if name in (CANARY, "cam-1") else "pi")
     for version in ("1.0.0", "2.0.0"):
         await world.release(version)
-    for hour in range(48):
-        at = T0 - timedelta(hours=48 - hour)
-        for place, name in enumerate((CANARY, *OTHERS)):
-            more = {"failed": place, "fast": 91 - place, "slow": 9, "length": timedelta(hours=1)}
-            await teller.tell(name, "1.0.0", at=at, labelled=10, correct=9, **more)
-    for restart in range(7):
-        await teller.tell("cam-3", "1.0.0", at=T0 - timedelta(hours=restart + 1), restarts=1)
+    async with world.database.write() as tx:
+        for hour in range(48):
+            at = T0 - timedelta(hours=48 - hour)
+            for place, name in enumerate((CANARY, *OTHERS)):
+                more = {"failed": place, "fast": 91 - place, "slow": 9, "length": timedelta(hours=1)}
+                tx.add(teller.window(name, "1.0.0", at=at, labelled=10, correct=9, **more))
+        for restart in range(7):
+            tx.add(teller.window("cam-3", "1.0.0", at=T0 - timedelta(hours=restart + 1), restarts=1))
     wanted = {"model": "digits", "version": "2.0.0", "waves": ["100%"], "target": {"ids": [CANARY]}}
     made = (await api.post("/rollouts", json=wanted)).json()["id"]
     await world.driver.advance()
