@@ -89,9 +89,9 @@ class GateDriver:
             if until - since < SHORTEST:
                 return False
             came = await gathering.interval(tx, row, since, until)
-            phi = await gathering.dispersions(tx, row.id)
+            doubt = await gathering.doubts(tx, row)
         async with self._parts.database.write() as tx:
-            return await gathering.take(tx, row, came, phi, since=since, until=until)
+            return await gathering.take(tx, row, came, doubt, since=since, until=until)
 
     async def _prune(self, now: datetime) -> None:
         if self._pruned is not None and now - self._pruned < PRUNE_EVERY:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.rollouts import habits, histories, saved
 from fleet.rollouts.states import Rollout
-from fleet.rollouts.trials import ALL, CRASHES_A_DEVICE, Amounts, Dispersions, Interval, Kind, Trials
+from fleet.rollouts.trials import ALL, CRASHES_A_DEVICE, Amounts, Doubt, Doubts, Interval, Kind, Trials
 from fleet.store import evidence as store
 from fleet.store import gates, releases, tables
 from shared.errors import BadInputError
@@ -86,7 +86,7 @@ async def first_look(tx: AsyncSession, row: tables.Rollout, now: datetime) -> Se
 
 _RATES: Final = (
     "error_rate", "slow_rate", "crash_rate", "wrong_rate", "error_squares", "error_expected", "slow_squares",
-    "slow_expected",
+    "slow_expected", "wrong_expected",
 )  # fmt: skip
 
 
@@ -155,20 +155,30 @@ def _count(found: dict[str, Amounts], habit: tables.Habit, candidate: bool, numb
     found[habit.hardware] = found.get(habit.hardware, Amounts()).plus(_one_sided(candidate, number, 0.0, 0.0))
 
 
-async def dispersions(tx: AsyncSession, rollout_id: str) -> Dispersions:
-    """phi of each class, never below that of all together."""
-    rows = await store.spreads(tx, rollout_id)
-    found: dict[Kind, dict[str, float]] = {}
-    kinds: tuple[tuple[Kind, int], ...] = (("errors", 1), ("slow", 3))
-    for kind, place in kinds:
-        whole = habits.dispersion(sum(float(row[place]) for row in rows), sum(float(row[place + 1]) for row in rows))
-        each = {row[0]: max(whole, habits.dispersion(float(row[place]), float(row[place + 1]))) for row in rows}
-        found[kind] = {ALL: whole, **each}
+async def doubts(tx: AsyncSession, row: tables.Rollout) -> Doubts:
+    """phi of each class, never below that of all together; and how many events of the past stand behind the rates."""
+    rows = await store.spreads(tx, row)
+    return {
+        "errors": _doubts([(it.hardware, it.candidate, it.error_squares, it.errors) for it in rows], rows),
+        "slow": _doubts([(it.hardware, it.candidate, it.slow_squares, it.slow) for it in rows], rows),
+        "wrong": _doubts([(it.hardware, it.candidate, 0.0, it.wrong) for it in rows], rows),
+    }
+
+
+def _doubts(parts: Sequence[tuple[str, bool, float, float]], rows: Sequence[store.Spread]) -> Mapping[str, Doubt]:
+    """By scope, from (class, told, squares, events) and the number of devices behind each."""
+    found: dict[str, Doubt] = {}
+    for scope in (ALL, *dict.fromkeys(part[0] for part in parts)):
+        mine = [(part, row.devices) for part, row in zip(parts, rows, strict=True) if scope in (ALL, part[0])]
+        phi = habits.dispersion(sum(part[2] for part, _ in mine), sum(part[3] for part, _ in mine))
+        known = [sum(part[3] + devices for part, devices in mine if part[1] is side) for side in (True, False)]
+        least = found[ALL].phi if scope != ALL else 1.0
+        found[scope] = Doubt(max(least, phi), max(1.0, known[0]), max(1.0, known[1]))
     return found
 
 
 async def take(
-    tx: AsyncSession, row: tables.Rollout, came: Interval, phi: Dispersions, *, since: datetime, until: datetime
+    tx: AsyncSession, row: tables.Rollout, came: Interval, doubt: Doubts, *, since: datetime, until: datetime
 ) -> bool:
     """Save the interval; False when somebody else did. The caller's transaction writes."""
     state = await begin(tx, row)
@@ -180,7 +190,7 @@ async def take(
     for hardware, amounts in (await crashes(tx, row, since, until, latest)).items():
         mine = everything.setdefault("crashes", {})
         mine[hardware] = mine.get(hardware, Amounts()).plus(amounts)
-    after = trials_of(state).after(everything, phi, rollout.limits.max_degradation)
+    after = trials_of(state).after(everything, doubt, rollout.limits.max_degradation)
     state.body, state.until = _FORM.dump_python(after, mode="json"), until
     return True
 

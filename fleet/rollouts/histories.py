@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 
 #: Beyond every latency bin: no result of this device is slow.
 NOTHING_SLOW: Final = 1_000_000
+#: With results in fewer hours, a device's own percentile is that of one mood.
+SLOW_HOURS: Final = 6
 
 
 def slow_above(devices: Sequence[str], rows: Sequence[tuple[str, int, int]]) -> Mapping[str, int]:
@@ -48,13 +50,14 @@ def rates(devices: Sequence[str], hours: Sequence[Hour], slow_hours: range) -> l
     steady = np.where(looped[:, None], 0.0, restarts), np.where(looped[:, None], 0.0, seconds)
     columns = {
         "error_rate": _rates(failed, requests),
-        "slow_rate": np.where(results.sum(axis=1) > 0, _rates(slow[:, recent], results), 0.0),
+        "slow_rate": np.where((results > 0).sum(axis=1) >= SLOW_HOURS, _rates(slow[:, recent], results), 0.0),
         "wrong_rate": _rates(wrong, labelled),
         "crash_rate": _rates(*steady),
         "error_squares": errors.squares,
         "error_expected": errors.expected,
         "slow_squares": slowness.squares,
         "slow_expected": slowness.expected,
+        "wrong_expected": wrong.sum(axis=1),
     }
     return [
         {"device_id": device, "looped": bool(looped[at]), **{name: float(it[at]) for name, it in columns.items()}}

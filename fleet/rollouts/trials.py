@@ -101,7 +101,22 @@ class Trial:
 
 
 Interval: TypeAlias = Mapping[Kind, Mapping[str, Amounts]]  # kind -> hardware class -> what happened
-Dispersions: TypeAlias = Mapping[Kind, Mapping[str, float]]  # kind -> scope -> phi
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What makes counts say less than they seem to: bursts, and a past that was short."""
+
+    phi: float = 1.0
+    candidate_known: float = math.inf  # events in the past of these devices, that their rates come from
+    control_known: float = math.inf
+
+    def at(self, candidate_due: float) -> float:
+        """phi after so many events were due: a rate from `k` events is wrong by 1 / sqrt(k), whatever comes later."""
+        return max(1.0, self.phi) * (1 + candidate_due * (1 / self.candidate_known + 1 / self.control_known))
+
+
+Doubts: TypeAlias = Mapping[Kind, Mapping[str, Doubt]]  # kind -> scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +125,7 @@ class Trials:
 
     tests: Mapping[Kind, Mapping[str, Trial]] = field(default_factory=dict)
 
-    def after(self, interval: Interval, dispersions: Dispersions, tolerance: float) -> "Trials":
+    def after(self, interval: Interval, doubts: Doubts, tolerance: float) -> "Trials":
         """With one more interval taken in."""
         tests = {kind: dict(found) for kind, found in self.tests.items()}
         for kind, classes in interval.items():
@@ -119,28 +134,29 @@ class Trials:
                 pooled = pooled.plus(amounts)
             mine = tests.setdefault(kind, {})
             for scope, amounts in {ALL: pooled, **classes}.items():
-                phi = dispersions.get(kind, {}).get(scope, 1.0)
-                mine[scope] = after(mine.get(scope), DESIGNS[kind], amounts, phi, tolerance)
+                doubt = doubts.get(kind, {}).get(scope, Doubt())
+                mine[scope] = after(mine.get(scope), DESIGNS[kind], amounts, doubt, tolerance)
         return Trials(tests)
 
 
-def after(before: Trial | None, design: Design, amounts: Amounts, phi: float, tolerance: float) -> Trial:
+def after(before: Trial | None, design: Design, amounts: Amounts, doubt: Doubt, tolerance: float) -> Trial:
     """One test with one more interval."""
     known = before or Trial((0.0,) * len(design.ratios))
     allowed = tolerance if design.tolerance is None else design.tolerance
     seen, due = known.seen.plus(amounts), known.waiting.plus(amounts)
+    phi = doubt.at(seen.candidate_due)
     if not 0 < due.share < 1:
-        return replace(known, seen=seen, dispersion=max(1.0, phi), waiting=due)
+        return replace(known, seen=seen, dispersion=phi, waiting=due)
     more = counting.gains(
         due.candidate,
         due.control,
         due.share,
         tolerance=allowed,
         ratios=design.ratios,
-        dispersion=max(1.0, phi),
+        dispersion=phi,
     )
     logs = tuple(float(old + new) for old, new in zip(known.logs, more, strict=True))
-    return Trial(logs, seen, max(1.0, phi))
+    return Trial(logs, seen, phi)
 
 
 def limit(level: float, scope: str, classes: int) -> float:

@@ -50,6 +50,19 @@ class Sums(NamedTuple):
     crash_due: float
 
 
+class Spread(NamedTuple):
+    """Habits of some devices, added up: `errors`, `slow` and `wrong` are events of the days before."""
+
+    hardware: str
+    candidate: bool
+    devices: int
+    error_squares: float
+    errors: float
+    slow_squares: float
+    slow: float
+    wrong: float
+
+
 class Hour(NamedTuple):
     """One device in one hour before the rollout."""
 
@@ -177,12 +190,20 @@ async def fell_silent(tx: AsyncSession, rollout: Rollout, latest: datetime) -> S
     return [(row[0], bool(row[1])) for row in await tx.execute(query)]
 
 
-async def spreads(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[str, float, float, float, float]]:
-    """Hardware class -> squares and expectations of errors and of slow results, summed over its devices."""
-    columns = (Habit.error_squares, Habit.error_expected, Habit.slow_squares, Habit.slow_expected)
-    query = select(Habit.hardware, *(func.sum(column) for column in columns))
-    rows = await tx.execute(query.where(Habit.rollout_id == rollout_id).group_by(Habit.hardware))
-    return [(row[0], float(row[1]), float(row[2]), float(row[3]), float(row[4])) for row in rows]
+async def spreads(tx: AsyncSession, rollout: Rollout) -> Sequence[Spread]:
+    """The habits of each hardware class and side, added up."""
+    mine = and_(Deployment.device_id == Habit.device_id, Deployment.rollout_id == rollout.id)
+    arm = case((_TOLD, 1), else_=0)
+    names = (Habit.error_squares, Habit.error_expected, Habit.slow_squares, Habit.slow_expected, Habit.wrong_expected)
+    query = (
+        select(Habit.hardware, arm, func.count(), *(func.sum(column) for column in names))
+        .outerjoin(Deployment, mine)
+        .where(Habit.rollout_id == rollout.id, Habit.ready.is_(True))
+        .group_by(Habit.hardware, arm)
+        .order_by(Habit.hardware)
+    )
+    rows = await tx.execute(query)
+    return [Spread(row[0], bool(row[1]), int(row[2]), *(float(it) for it in row[3:])) for row in rows]
 
 
 # --- before the rollout -------------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ class Habit(Base):
     error_expected: Mapped[float] = mapped_column(default=0.0)
     slow_squares: Mapped[float] = mapped_column(default=0.0)
     slow_expected: Mapped[float] = mapped_column(default=0.0)
+    wrong_expected: Mapped[float] = mapped_column(default=0.0)
     excluded: Mapped[bool] = mapped_column(default=False)  # its crashes prove nothing: it crashed or was silent before
     crashes: Mapped[int] = mapped_column(default=0)  # of this rollout that were counted
     silent: Mapped[bool] = mapped_column(default=False)  # that was counted as well

@@ -1,4 +1,4 @@
-"""How long the gate's evidence takes for a large fleet: one minute of windows of every device, taken in at once.
+"""Processor time of the gate's evidence for a large fleet: a minute of windows of every device, taken in at once.
 
 python -m tests.bench.gate_evidence [--quick] [--json]
 
@@ -51,7 +51,7 @@ async def measured(database: Database, devices: int) -> list[Result]:
     async with database.write() as tx:  # the others at once, as the slices would have left them
         connection = await tx.connection()
         await connection.exec_driver_sql(
-            "insert into habits select 'ro-1', id, hardware, 1, 186, 0.005, 0.1, 1e-7, 0.1, 1, 1, 1, 1, 0, 0, 0 "
+            "insert into habits select 'ro-1', id, hardware, 1, 186, 0.005, 0.1, 1e-7, 0.1, 1, 1, 1, 1, 1, 0, 0, 0 "
             "from devices where id not in (select device_id from habits)"
         )
         await gathering.begin(tx, row)
@@ -61,12 +61,12 @@ async def measured(database: Database, devices: int) -> list[Result]:
     async def interval() -> None:
         async with database.read() as tx:
             came = await gathering.interval(tx, row, T0, until)
-            phi = await gathering.dispersions(tx, row.id)
-        took["read"] = time.perf_counter() - began
+            doubt = await gathering.doubts(tx, row)
+        took["read"] = time.process_time() - began
         async with database.write() as tx:
-            assert await gathering.take(tx, row, came, phi, since=T0, until=until)
+            assert await gathering.take(tx, row, came, doubt, since=T0, until=until)
 
-    began = time.perf_counter()
+    began = time.process_time()
     whole = await seconds(interval)
 
     async def rails() -> None:
@@ -100,9 +100,9 @@ async def learn(database: Database, row: tables.Rollout) -> None:
 
 
 async def seconds(work: Callable[[], Awaitable[Any]]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()  # SQLite works in this process; a machine that does other things as well takes longer
     await work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def text(at: datetime) -> str:

@@ -69,7 +69,7 @@ def errors(  # a scenario
 ) -> Outcome:
     """Failing requests; on the canaries `times` as often as before. They come `burst` at once."""
     rates = ERRORS * np.exp(sd * rng.standard_normal((runs, DEVICES)) - sd * sd / 2)
-    phi, due = np.empty((runs, CLASSES + 1)), np.empty((runs, 2, CLASSES))
+    phi, due, known = np.empty((runs, CLASSES + 1)), np.empty((runs, 2, CLASSES)), np.empty((runs, 2, CLASSES))
     kind = np.arange(DEVICES) % CLASSES
     arm = (np.arange(DEVICES) >= CANARIES).astype(int)  # 0: canary
     true = np.zeros((runs, 2, CLASSES))
@@ -86,18 +86,21 @@ def errors(  # a scenario
             phi[run, at] = max(whole, habits.dispersion(uneven.squares[some].sum(), uneven.expected[some].sum()))
             for side in (0, 1):
                 due[run, side, at] = expected[some & (arm == side)].sum()
+                known[run, side, at] = (1 + events)[some & (arm == side)].sum()
                 true[run, side, at] = A_MINUTE * rates[run][some & (arm == side)].sum()
         phi[run, CLASSES] = whole
     load = day(minutes, rng.random(runs), 0.3)
     harm = np.array([times, 1.0])[None, :, None]
     counts = burst * rng.poisson(true[..., None] * harm[..., None] * load[:, None, None, :] / burst).astype(float)
-    stops = {"Flotilla": sequential("errors", counts, due, phi)}
+    stops = {"Flotilla": sequential("errors", counts, due, phi, known)}
     sizes = np.array([CANARIES, DEVICES - CANARIES]) * A_MINUTE
     return Outcome(stops | others(counts.sum(axis=2), sizes))
 
 
-def sequential(kind: Kind, counts: Floats, due: Floats, phi: Floats) -> Floats:
+def sequential(kind: Kind, counts: Floats, due: Floats, phi: Floats, known: Floats) -> Floats:
     """The product's test each minute: pooled, and one for each class. `counts` [rollouts, sides, classes, minutes]."""
+    behind = 1 / np.concatenate([known, known.sum(axis=2, keepdims=True)], axis=2)
+    minutes = np.arange(1, counts.shape[3] + 1)
     design, allowed = DESIGNS[kind], DESIGNS[kind].tolerance
     tolerance = LIMITS.max_degradation if allowed is None else allowed
     pooled = np.concatenate([counts, counts.sum(axis=2, keepdims=True)], axis=2)
@@ -112,7 +115,8 @@ def sequential(kind: Kind, counts: Floats, due: Floats, phi: Floats) -> Floats:
             np.broadcast_to(share[:, at, None], pooled[:, 0, at].shape),
             tolerance=tolerance,
             ratios=design.ratios,
-            dispersion=np.broadcast_to(phi[:, at, None], pooled[:, 0, at].shape),
+            # trials.Doubt.at, for all rollouts at once
+            dispersion=phi[:, at, None] * (1 + whole[:, 0, at, None] * minutes * behind[:, :, at].sum(axis=1)[:, None]),
         )
         found = counting.evidence(np.cumsum(more, axis=1))
         first = np.minimum(first, when(found >= trials.limit(LIMITS.false_abort_level, scope, CLASSES)))
@@ -166,7 +170,8 @@ def latency(rng: Rng, runs: int, minutes: int, *, times: float = 1.0) -> Outcome
         slow = rng.binomial(A_MINUTE, special.ndtr((now - edge[:, None]) / base)).astype(float)
         sides = np.stack([slow[~arm].sum(axis=0), slow[arm].sum(axis=0)])
         sizes = np.array([due[~arm].sum(), due[arm].sum()]) * A_MINUTE
-        stops[run] = sequential("slow", *_one(sides, sizes, phi))[0]
+        known = np.array([(1 + events)[~arm].sum(), (1 + events)[arm].sum()])
+        stops[run] = sequential("slow", *_one(sides, sizes, phi, known))[0]
         # The mean of five minutes of a side, to the precision of its own noise.
         mean = np.exp(now + base * base / 2)
         noise = base / math.sqrt(5 * A_MINUTE * CANARIES)
@@ -177,12 +182,14 @@ def latency(rng: Rng, runs: int, minutes: int, *, times: float = 1.0) -> Outcome
     return Outcome({"Flotilla": stops, "seed, mean > 1.1 x own": fixed, "mean > 1.1 x control": control_rule})
 
 
-def _one(sides: Floats, due: Floats, phi: float) -> tuple[Floats, Floats, Floats]:
+def _one(sides: Floats, due: Floats, phi: float, known: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """One rollout whose classes are empty but one: pooled and that one."""
     counts, expected = np.zeros((1, 2, CLASSES, sides.shape[1])), np.zeros((1, 2, CLASSES))
     counts[0, :, 0], expected[0, :, 0] = sides, due
     expected[0, :, 1:] = 1e-9  # nobody there
-    return counts, expected, np.full((1, CLASSES + 1), phi)
+    past = np.ones((1, 2, CLASSES))
+    past[0, :, 0] = known
+    return counts, expected, np.full((1, CLASSES + 1), phi), past
 
 
 def _p90(past: Floats, base: float) -> Floats:
@@ -192,14 +199,14 @@ def _p90(past: Floats, base: float) -> Floats:
         middle = (low + high) / 2
         above = special.ndtr((past - middle[:, None]) / base).mean(axis=1) > 1 - habits.SLOW_QUANTILE
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return high
+    return np.asarray(high)
 
 
 def _five(values: Floats) -> Floats:
     total = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - 5)
-    return (total[ends] - total[starts]) / (ends - starts)
+    return np.asarray((total[ends] - total[starts]) / (ends - starts))
 
 
 # --- crash loops --------------------------------------------------------------------------------------------
@@ -227,7 +234,7 @@ def crashes(rng: Rng, runs: int, minutes: int, *, looping: int) -> Outcome:
             due[side] = rates[some].sum() - np.concatenate([[0.0], np.cumsum(gone[1:minutes])])
         design = DESIGNS["crashes"]
         share = due[0] / due.sum(axis=0)
-        more = counting.gains(*seen, share, tolerance=LIMITS.max_degradation, ratios=design.ratios)
+        more = counting.gains(seen[0], seen[1], share, tolerance=LIMITS.max_degradation, ratios=design.ratios)
         found = counting.evidence(np.cumsum(more, axis=0))
         stops[run] = when((found >= trials.limit(LIMITS.false_abort_level, ALL, CLASSES))[None])[0]
         # For IoT Jobs a device that has restarted three times in its update has failed; the others succeed at once.

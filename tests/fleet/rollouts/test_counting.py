@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from fleet.rollouts import counting, habits, trials
-from fleet.rollouts.trials import ALL, DESIGNS, Amounts, Trial, Trials
+from fleet.rollouts.trials import ALL, DESIGNS, Amounts, Doubt, Trial, Trials
 
 COUNTS = st.integers(0, 500)
 SHARES = st.floats(0.001, 0.999)
@@ -141,7 +142,7 @@ def test_slow_is_above_the_90th_percentile() -> None:
 
 def test_classes_are_tested_alone_and_together() -> None:
     came = {"errors": {"orin": Amounts(9, 10, 100, 1000, 1.0, 10.0), "pi": Amounts(1, 10, 100, 1000, 1.0, 10.0)}}
-    tests = Trials().after(came, {"errors": {ALL: 1.0, "orin": 2.0}}, 0.1).tests["errors"]
+    tests = Trials().after(came, {"errors": {"orin": Doubt(2.0)}}, 0.1).tests["errors"]
     assert set(tests) == {ALL, "orin", "pi"}
     assert tests[ALL].seen == Amounts(10, 20, 200, 2000, 2.0, 20.0)
     assert tests["orin"].dispersion == 2.0
@@ -165,3 +166,29 @@ def test_the_levels_of_a_kind_add_up_to_the_level() -> None:
 
 def test_a_ratio_needs_both_sides() -> None:
     assert Trial((0.0,) * len(DESIGNS["errors"].ratios), Amounts(candidate=3, candidate_due=1)).ratio is None
+
+
+def test_a_short_past_takes_its_share_of_the_evidence() -> None:
+    came = {"errors": {"a": Amounts(30, 100, 1, 1, 10.0, 90.0)}}
+    sure, unsure = (Trials().after(came, {"errors": {ALL: doubt}}, 0.1) for doubt in (Doubt(), Doubt(1.0, 2.0, 90.0)))
+    assert unsure.tests["errors"][ALL].dispersion == pytest.approx(1 + 10 / 2 + 10 / 90)
+    assert 0 < unsure.tests["errors"][ALL].log_e < sure.tests["errors"][ALL].log_e
+
+
+def test_one_canary_with_a_short_past_is_seldom_stopped_for_being_itself() -> None:
+    rng, runs, steps = np.random.default_rng(11), 300, 144  # 12 hours, five minutes at a time
+    rate = 0.005 * np.exp(0.8 * rng.standard_normal((runs, 5)))
+    before, exposure = rng.poisson(rate * 500).astype(float), np.full((runs, 5), 500.0)
+    due = 30 * np.array([habits.rates(b, e, habits.usual(b, e)) for b, e in zip(before, exposure, strict=True)])
+    events = rng.poisson(rate[..., None] * 30, (runs, 5, steps))
+    share = np.broadcast_to((due[:, 0] / due.sum(axis=1))[:, None], (runs, steps))
+
+    def stopped(phi: Any) -> float:
+        more = counting.gains(events[:, 0], events[:, 1:].sum(axis=1), share, tolerance=0.1, dispersion=phi)
+        log_e = counting.evidence(np.cumsum(more, axis=1))
+        return float((log_e >= trials.limit(0.01, ALL, 1)).any(axis=1).mean())
+
+    known = (1 + before[:, :1], 4 + before[:, 1:].sum(axis=1, keepdims=True))
+    doubt: Any = Doubt(1.0, *known)  # arithmetic alone: one for each rollout
+    assert stopped(doubt.at(due[:, :1] * np.arange(1, steps + 1))) <= 0.03
+    assert stopped(np.ones((runs, steps))) > 0.05

@@ -23,7 +23,7 @@ def upgrade() -> None:
             sa.Column(name, sa.Double(), nullable=False)
             for name in (
                 "error_rate", "slow_rate", "crash_rate", "wrong_rate",
-                "error_squares", "error_expected", "slow_squares", "slow_expected",
+                "error_squares", "error_expected", "slow_squares", "slow_expected", "wrong_expected",
             )
         ),
         sa.Column("excluded", sa.Boolean(), nullable=False),
