@@ -20,6 +20,8 @@ from fleet.store import gates, tables
 
 #: A verdict that says the same is kept this often.
 EVERY: Final = timedelta(minutes=5)
+#: Changes are kept no faster than this, but for a first fail: a value at its limit may flicker.
+CHANGES_EVERY: Final = timedelta(seconds=10)
 #: States in which the gate decides.
 JUDGED: Final = frozenset({State.RUNNING, State.PAUSED})
 
@@ -72,7 +74,10 @@ def due(before: Verdict | None, now: Verdict) -> bool:
     """Whether `now` is to be kept: it says something else than `before`, or that was a while ago."""
     if before is None or now.at - before.at >= EVERY:
         return True
-    return [(it.name, it.result) for it in before.checks] != [(it.name, it.result) for it in now.checks]
+    if now.result is Result.FAIL and before.result is not Result.FAIL:
+        return True
+    same = [(it.name, it.result) for it in before.checks] == [(it.name, it.result) for it in now.checks]
+    return not same and now.at - before.at >= CHANGES_EVERY
 
 
 async def pending(tx: AsyncSession, rollout: Rollout, evidence: Evidence, now: datetime) -> Verdict | None:

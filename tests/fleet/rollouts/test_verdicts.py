@@ -163,7 +163,10 @@ def test_a_verdict_is_kept_when_it_changes_and_now_and_then() -> None:
     assert not verdicts.due(first, verdicts.make(started, seen, at(299)))
     assert verdicts.due(first, verdicts.make(started, seen, at(300)))
     changed = replace(seen, candidate=Vitals(500, 400))
-    assert verdicts.due(first, verdicts.make(started, changed, at(1)))
+    assert verdicts.due(first, verdicts.make(started, changed, at(10)))
+    assert not verdicts.due(first, verdicts.make(started, changed, at(9)))
+    passing = replace(first, result=Result.PASS)
+    assert verdicts.due(passing, first)  # a first fail is never missed
 
 
 async def judged(world: Any, api: httpx2.AsyncClient) -> str:
