@@ -25,6 +25,8 @@ from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
 from fleet.reports.driver import ReportDriver
 from fleet.rollouts.driver import RolloutDriver
+from fleet.rollouts.gate_driver import GateDriver
+from fleet.rollouts.hook_driver import HookDriver
 from fleet.schedules.driver import ScheduleDriver
 from fleet.schedules.sweep import Sweep
 from fleet.telemetry.driver import DriftDriver
@@ -111,6 +113,8 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "rollouts", RolloutDriver(manager).run()
     yield "schedules", ScheduleDriver(manager).run()
     yield "sweep", Sweep(manager).run()
+    yield "gate", GateDriver(manager).run()
+    yield "gate-hooks", HookDriver(manager).run()
     yield "drift", DriftDriver(manager).run()
     yield "alerts", AlertDriver(manager).run()
     yield "alert-watch", AlertWatch(manager).run()

@@ -16,6 +16,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     field_validator,
     model_validator,
 )
@@ -139,8 +140,26 @@ class MonitoringSettings(Section):
 
     error_rate_threshold: Ratio = 0.05
     latency_threshold_ms: PositiveFloat = 1000.0
-    performance_degradation_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of accuracy, median latency
+    performance_degradation_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1  # more errors, less accuracy, slower
     memory_usage_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # of a device's memory
+
+
+class GateSettings(Section):
+    """What gates of rollouts ask and keep."""
+
+    secret: SecretStr | None = None  # signs what is posted to a webhook that a rollout names by its URL
+    secret_file: Path | None = None
+    allow_private: bool = False  # such a URL may lead to private networks and to this machine
+    ca_file: Path | None = None
+    verdict_retention_days: PositiveFloat = 90.0
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.secret is not None and self.secret_file is not None:
+            raise ValueError("give either secret or secret_file, not both")
+        if self.secret is not None and len(self.secret.get_secret_value()) < 16:  # as of channels
+            raise ValueError("the secret is shorter than 16 characters; make one with: openssl rand -hex 32")
+        return self
 
 
 class DriftSettings(Section):
@@ -223,6 +242,7 @@ class FleetSettings(Section):
     scheduling: SchedulingSettings = SchedulingSettings()
     versioning: VersioningSettings = VersioningSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    gates: GateSettings = GateSettings()
     drift_detection: DriftSettings = DriftSettings()
     thresholds: Thresholds = Thresholds()
     alerts: AlertSettings = AlertSettings()

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
-from fleet.rollouts import changing, forecast, plan, progress, reading, saved
+from fleet.rollouts import changing, forecast, plan, progress, reading, saved, verdicts
+from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.states import ALL_BACK, ENDED, Effect
-from fleet.store import audit, tables
+from fleet.store import audit, gates, tables
 from fleet.store import rollouts as store
 from shared.clock import rfc3339
 from shared.errors import BadInputError
@@ -92,6 +93,28 @@ async def list_(
 async def show(rollout_id: str, request: Request, _actor: Read) -> dict[str, Any]:
     """One rollout with its waves, devices, gates and timeline."""
     return await _view(request, rollout_id)
+
+
+@router.get("/rollouts/{rollout_id}/verdicts")
+async def verdicts_(
+    rollout_id: str,
+    request: Request,
+    _actor: Read,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """What the gate said and what it was said on, newest first."""
+    after = decode_cursor(cursor)
+    try:
+        before = None if after is None else int(after[0])
+    except (ValueError, TypeError, LookupError):
+        raise BadInputError("this cursor belongs to another list", remedy="start again without `cursor`") from None
+    async with manager_of(request).database.read() as tx:
+        if await store.get(tx, rollout_id) is None:
+            raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
+        rows = await gates.verdicts(tx, rollout_id, before=before, limit=limit)
+    last = [str(rows[-1].id)] if rows else None
+    return paged([jsonable(verdicts.document(row)) for row in rows], limit=limit, cursor=last)
 
 
 @router.post("/rollouts/{rollout_id}/approve")

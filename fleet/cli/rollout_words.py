@@ -190,7 +190,7 @@ def page(found: Document, *, every: bool) -> str:
         lines.append(f"   +{more} more (--all to list)")
     lines += [
         "",
-        *(f"{MARKS[it['result']]}  {it['name']:<12} {it['value_text']:>10}  {it['rule']}" for it in found["gates"]),
+        *(f"{MARKS[it['result']]}  {it['name']:<23} {it['value_text']:>10}  {it['rule']}" for it in found["gates"]),
     ]
     lines += ["", *(f"   {str(it['at'])[11:19]}  {it['text']}" for it in found["timeline"][:_SHOWN])]
     return "\n".join(lines)

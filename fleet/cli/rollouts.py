@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from fleet.cli import rollout_words as words
+from fleet.cli import verdict_words
 from fleet.cli.errors import CliError, Exit
 from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import duration, pairs
@@ -75,6 +76,7 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--in-window", is_flag=True, help="Devices swap inside the maintenance window only."),
             click.option("--window", metavar="START-END", help="Another window than that of the manager: 22:00-05:00."),
             click.option("--priority", type=click.Choice(PRIORITIES), help="Goes before rollouts of lower priority."),
+            click.option("--webhook", help="Ask a channel of kind webhook, or a URL, before each wave goes on."),
             click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
         )
     ):
@@ -141,11 +143,17 @@ def list_(shell: Shell, state: str | None, model: str | None, limit: int | None)
     shell.table(rows, columns, document={"items": rows}, empty="No rollouts. Next: flotilla rollout start NAME@VERSION")
 
 
-@command(rollout, "show", example="flotilla rollout show ro-7f3k")
+@command(rollout, "show", example="flotilla rollout show ro-7f3k\nflotilla rollout show ro-7f3k --why")
 @click.argument("rollout_id", metavar="ID")
 @click.option("--all", "every", is_flag=True, help="List every device.")
-def show(shell: Shell, rollout_id: str, every: bool) -> None:
+@click.option("--why", is_flag=True, help="What the gate said and on which numbers, newest first.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Verdicts, with --why.")
+def show(shell: Shell, rollout_id: str, every: bool, why: bool, limit: int) -> None:
     """Show waves, devices, gates and what happened."""
+    if why:
+        rows = shell.api.pages(_path(rollout_id, "verdicts"), limit=limit)
+        shell.emit({"items": rows}, lambda: verdict_words.page(rows))
+        return
     found = shell.api.get(_path(rollout_id))
     shell.emit(found, lambda: words.page(found, every=every))
 
@@ -342,7 +350,10 @@ def _body(**asked: Any) -> dict[str, Any]:
         "force": asked["force"],
         "window": hours(asked["window"]) or ("settings" if asked["in_window"] else None),
         "gate": _given(
-            max_error_ratio=_share(asked["max_errors"]), max_latency_ms=asked["max_p95"], max_psi=asked["max_psi"]
+            max_error_ratio=_share(asked["max_errors"]),
+            max_latency_ms=asked["max_p95"],
+            max_psi=asked["max_psi"],
+            webhook=_webhook(asked["webhook"]),
         ),
     }
     return {key: value for key, value in body.items() if value is not None}
@@ -372,6 +383,10 @@ def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
     return 0.0 if text.strip() in {"0", "0s", "0m"} else duration(text).total_seconds()
+
+
+def _webhook(said: str | None) -> dict[str, str] | None:
+    return None if said is None else {"url" if "://" in said else "channel": said}
 
 
 def _target(text: str, wanted: str | None) -> str | dict[str, Any]:

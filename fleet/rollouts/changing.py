@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.alerts import desk
-from fleet.rollouts import engine, reading, saved
+from fleet.rollouts import engine, reading, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED, Effect, Evidence, Rollout, State
@@ -50,6 +50,8 @@ async def change(
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
     before, evidence = await loaded(tx, row, now, roster)
     step = decide(before, evidence, now)
+    if alarm:
+        await verdicts.keep(tx, before, engine.judged(before, evidence), now)
     if step == engine.Step(before):
         return before
     row.body, row.state, row.reason = saved.to_json(step.rollout), step.rollout.state.value, step.rollout.reason

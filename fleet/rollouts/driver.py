@@ -17,7 +17,7 @@ from fleet.devices import assigning
 from fleet.devices.announcer import Announcer
 from fleet.hub import Hub
 from fleet.releases.director import Director
-from fleet.rollouts import engine, saved, targeting
+from fleet.rollouts import engine, saved, targeting, verdicts
 from fleet.rollouts.changing import change, loaded
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED
@@ -109,7 +109,8 @@ class RolloutDriver:
             if row is None:
                 return
             rollout, evidence = await loaded(tx, row, now, self._roster)
-            if engine.step(rollout, evidence, now) == engine.Step(rollout):
+            nothing = engine.step(rollout, evidence, now) == engine.Step(rollout)
+            if nothing and await verdicts.pending(tx, rollout, engine.judged(rollout, evidence), now) is None:
                 return
         async with self._parts.database.write() as tx:  # again, on what is true while we hold the pen
             await change(tx, rollout_id, engine.step, now, alarm=True, roster=self._roster)

@@ -56,7 +56,9 @@ __all__ = [
 #: Ends that the release itself is to blame for.
 _BLAMED: Final = frozenset({str(Phase.ROLLED_BACK), str(Phase.FAILED)})
 #: Gates that judge what devices reported of the update itself; the others judge how the release serves.
-_OF_UPDATES: Final = frozenset({"failures", "success"})
+_OF_UPDATES: Final = frozenset({"failures", "failures v usual", "success", "golden agreement"})
+#: Gates that say nothing of the release on a class of hardware.
+_OF_NO_CLASS: Final = frozenset({"silence", "webhook"})
 
 
 def step(rollout: Rollout, evidence: Evidence, now: datetime) -> Step:
@@ -120,7 +122,7 @@ def _condemned(members: Sequence[Member], bad: Check) -> Iterable[Condemned]:
         if bad.name in _OF_UPDATES and blamed:
             reason = blamed[0].outcome_reason or blamed[0].reason or blamed[0].forward
             yield Condemned(hardware, reason, bad.detail, len(blamed), len(mine))
-        elif bad.name not in _OF_UPDATES and bad.name != "silence" and serves:
+        elif bad.name not in _OF_UPDATES and bad.name not in _OF_NO_CLASS and serves:
             yield Condemned(hardware, bad.name, bad.detail, len(blamed), len(mine))
 
 
@@ -183,6 +185,8 @@ def _batch_failed(rollout: Rollout, released: Iterable[Member]) -> str | None:
 def _baked(rollout: Rollout, checks: Sequence[Check], now: datetime) -> bool:
     left = rollout.bake_left(now)
     if left is not None and left > timedelta(0):
+        return False
+    if any(check.holds and check.result is Result.WAIT for check in checks):
         return False
     return not (rollout.limits.require_evidence and worst(checks) is Result.WAIT)
 

@@ -73,3 +73,10 @@ class ProvenBadError(ConflictError):
 
     code = "E_PROVEN_BAD"
     default_remedy = "publish a version that is mended, or take it there all the same: --force"
+
+
+class HookError(BadInputError):
+    """The webhook that a rollout names cannot be asked as the manager is set up."""
+
+    code = "E_GATE_WEBHOOK"
+    default_remedy = "name a channel of kind webhook from fleet.yaml, or set gates.secret_file"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.devices import filtering
-from fleet.rollouts import saved, targeting, waves
+from fleet.rollouts import hooks, saved, targeting, waves
 from fleet.rollouts.errors import (
     AlreadyThereError,
     NoDevicesError,
@@ -112,6 +112,12 @@ class GateBody(Body):
     silence_seconds: Annotated[float, Field(gt=0)] | None = None
     max_silent_ratio: Ratio | None = None
     require_evidence: bool | None = None
+    max_degradation: Annotated[float, Field(ge=0, le=10)] | None = None
+    false_abort_level: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_accuracy_loss: Ratio | None = None
+    min_labelled: Annotated[int, Field(ge=1)] | None = None
+    min_golden_ratio: Ratio | None = None
+    webhook: hooks.Body | None = None
 
 
 class Request(Body):
@@ -262,13 +268,22 @@ def target(asked: Literal["all"] | TargetBody) -> Target:
 
 
 def limits(body: GateBody, settings: FleetSettings) -> Limits:
-    """The guard rails of the request over those of the settings."""
+    """The guard rails of the request over those of the settings.
+
+    Raises:
+        HookError: the webhook cannot be asked as the settings are.
+    """
     base = Limits(
         max_error_ratio=settings.monitoring.error_rate_threshold,
         max_latency_ms=settings.monitoring.latency_threshold_ms,
         max_psi=settings.thresholds.statistical_drift.psi_threshold,
+        max_degradation=settings.monitoring.performance_degradation_threshold,
+        max_accuracy_loss=settings.thresholds.performance_drift.accuracy_threshold,
+        min_labelled=settings.drift_detection.min_samples_for_detection,
     )
-    asked = body.model_dump(exclude_none=True, exclude={"criteria"})
+    asked = body.model_dump(exclude_none=True, exclude={"criteria", "webhook"})
+    if body.webhook is not None:
+        asked["webhook"] = hooks.checked(body.webhook.hook(), settings)
     if body.criteria is not None:
         asked["criteria"] = tuple(Criterion(it.kind, it.ratio, it.minimum) for it in body.criteria)
     return replace(base, **asked)

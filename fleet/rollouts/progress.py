@@ -25,6 +25,9 @@ from fleet.rollouts.states import (
 )
 from shared.messages import Phase
 
+#: Checks whose limit is the least that must be reached.
+_LEAST: Final = frozenset({"success", "golden agreement", "accuracy"})
+
 WaveState = Literal["done", "running", "baking", "paused", "waiting", "failed", "stopped"]
 
 
@@ -77,6 +80,9 @@ class GateView:
     history: tuple[float, ...]
     low: float
     high: float
+    e_value: float | None = None  # of comparisons: evidence of harm, which stops the rollout at `e_limit`
+    e_limit: float | None = None
+    p: float | None = None  # 1 / e_value; holds however often one looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +318,7 @@ def _deployment(member: Member, waits_for: str | None) -> DeploymentView:
 def gate(check: Check, history: tuple[float, ...]) -> GateView:
     """One condition in words."""
     drawn = [*history, *(number for number in (check.value, check.limit) if number is not None)]
-    sign = "≥" if check.name == "success" else "≤"
+    sign = "≥" if check.name in _LEAST else "≤"
     return GateView(
         name=check.name,
         result=check.result.value,
@@ -326,6 +332,9 @@ def gate(check: Check, history: tuple[float, ...]) -> GateView:
         history=history,
         low=0.0,
         high=max(drawn, default=1.0) * 1.1 or 1.0,
+        e_value=check.e_value,
+        e_limit=check.e_limit,
+        p=check.p,
     )
 
 
@@ -340,6 +349,8 @@ def amount(value: float | None, unit: str) -> str:
             return f"{value:.1f}".removesuffix(".0") + " ms"
         case "psi":
             return f"{value:.2f}"
+        case "times":
+            return f"{value:.2f} x"
         case _:
             return f"{value:g}"
 

@@ -5,16 +5,17 @@ I/O: none.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import engine, gate, pacing, progress, saved
+from fleet.rollouts import engine, gate, gathering, pacing, progress, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.roster import Roster
-from fleet.rollouts.states import DriftSign, Evidence, SiteBudget, SiteLoad, Vitals
+from fleet.rollouts.states import DriftSign, Evidence, HookAnswer, SiteBudget, SiteLoad, Vitals
 from fleet.schedules.turns import in_turn
-from fleet.store import events, tables
+from fleet.store import events, gates, tables
+from fleet.store import evidence as counted
 from fleet.store import rollouts as store
 from shared.sketches import merge_latency
 
@@ -31,17 +32,28 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster:
     found = (roster or Roster()).members(row.id, rows, owed)
     found = await in_turn(tx, row, found, now)
     touched = {one.device for one in found if one.touched}
-    windows = await store.windows(tx, row.model, since=row.created_at)
-    of_release = _of(windows, touched, row.version)
+    state, said = await gates.trials(tx, row.id), await gates.hook(tx, row.id)
     return Evidence(
         members=found,
-        candidate=vitals(of_release),
-        control=vitals(window for window in windows if window.version != row.version),
-        drift=drift_sign(await store.drift(tx, row.model), row.version, touched),
         elsewhere=await store.at_work_elsewhere(tx, row.id),
         sites=await _drawn_elsewhere(tx, row, now),
-        crashing=frozenset(device for device, number in _restarts(of_release).items() if number >= CRASHES),
+        crashing=await counted.crashing(tx, row.id, CRASHES),
+        candidate=_vitals(await counted.side(tx, row, candidate=True)),
+        control=_vitals(await counted.side(tx, row, candidate=False)),
+        drift=drift_sign(await store.drift(tx, row.model), row.version, touched),
+        trials=gathering.trials_of(state),
+        usual_failures=None if state is None else state.usual_failures,
+        accuracy=None if state is None else state.accuracy,
+        hook=None if said is None else HookAnswer(said.wave, _RESULTS[said.result], said.reason, said.since),
     )
+
+
+_RESULTS: Final[Mapping[str, Literal["pass", "wait", "fail"]]] = {"pass": "pass", "wait": "wait", "fail": "fail"}
+
+
+def _vitals(side: counted.Side) -> Vitals:
+    p95 = merge_latency((side.latency,)).quantile_ms(0.95)
+    return Vitals(side.requests, side.failed, p95, side.restarts, side.labelled, side.correct)
 
 
 async def _drawn_elsewhere(tx: AsyncSession, row: tables.Rollout, now: datetime) -> Mapping[str, SiteLoad]:
@@ -60,30 +72,31 @@ async def _drawn_elsewhere(tx: AsyncSession, row: tables.Rollout, now: datetime)
 
 def vitals(windows: Iterable[tables.Window]) -> Vitals:
     """Windows added up. Their bodies were checked when they came in."""
-    windows = tuple(windows)
-    restarts = _restarts(windows)
+    restarts: dict[str, int] = {}
     requests = failed = 0
     latencies: list[dict[int, int]] = []
     for window in windows:
         requests, failed = requests + window.requests, failed + window.failed
+        restarts[window.device_id] = restarts.get(window.device_id, 0) + int(window.body.get("restarts", 0))
         latencies.append({int(index): number for index, number in window.body.get("latency", {}).items()})
     p95 = merge_latency(latencies).quantile_ms(0.95)
     return Vitals(requests=requests, failed=failed, p95_ms=p95, restarts=max(restarts.values(), default=0))
 
 
-def _restarts(windows: Iterable[tables.Window]) -> Mapping[str, int]:
-    """Device -> workers that died there."""
-    found: dict[str, int] = {}
-    for window in windows:
-        found[window.device_id] = found.get(window.device_id, 0) + int(window.body.get("restarts", 0))
-    return found
-
-
 def drift_sign(rows: Sequence[tables.DriftState], version: str, devices: set[str]) -> DriftSign | None:
-    """The worst drift of `version` on `devices`; a feature that drifts on another version too is the world's doing."""
+    """The worst drift of `version` on `devices`, each and as groups.
+
+    A feature that drifts on another version too is the world's doing.
+    """
     scopes = {f"device:{device}" for device in devices}
     world = {row.feature for row in rows if row.version != version and row.state == "drifted"}
-    mine = [row for row in rows if row.version == version and row.scope in scopes and row.state != "collecting"]
+    mine = [
+        row
+        for row in rows
+        if row.version == version
+        and row.state != "collecting"
+        and (row.scope in scopes or not row.scope.startswith("device:"))
+    ]
     judged = [row for row in mine if row.feature not in world]
     if not judged:
         return None
@@ -109,7 +122,10 @@ async def rollout_view(tx: AsyncSession, rollout_id: str, now: datetime) -> prog
         rollout=rollout,
         evidence=known,
         checks=gate.judge(rollout, engine.judged(rollout, known), now),
-        histories=histories(windows),
+        histories={
+            **verdicts.histories(await gates.verdicts(tx, rollout_id, before=None, limit=POINTS)),
+            **histories(windows),
+        },
         waits=pacing.waits(rollout, known, now),
         timeline=[progress.TimelineEntry(it.sequence, it.at, it.level, it.subject, it.text) for it in lines],
         created_by=row.created_by,

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, Literal, Self
 
 from fleet.rollouts.errors import RolloutStateError
+from fleet.rollouts.trials import Trials
 from fleet.schedules.precedence import E_PREEMPTED, Priority
 from fleet.schedules.timing import Timetable
 from shared.messages import Phase
@@ -122,6 +123,18 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """Somebody outside who is asked about each wave: at `url`, or where the channel of this name posts."""
+
+    url: str | None = None
+    channel: str | None = None
+    timeout_seconds: float = 10.0
+    every_seconds: float = 60.0
+    give_up_seconds: float = 3600.0  # of a wave without a pass; then as `on_limit` says
+    on_limit: Literal["wait", "fail"] = "wait"
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The guard rails of one rollout."""
 
@@ -135,6 +148,12 @@ class Limits:
     silence_seconds: float = 300.0
     max_silent_ratio: float = 0.5  # of the devices that have the release
     require_evidence: bool = False  # hold a wave until every gate could be judged
+    max_degradation: float = 0.1  # as many more errors, crashes, wrong answers than the control has are tolerated
+    false_abort_level: float = 0.01  # chance that one comparison ever stops a rollout that does no harm
+    max_accuracy_loss: float = 0.05  # against the reference data, as a difference of ratios, for certain
+    min_labelled: int = 100  # below it, accuracy is not judged
+    min_golden_ratio: float = 0.9  # of devices whose self-test gives the golden outputs
+    webhook: Hook | None = None
 
 
 class Effect(StrEnum):
@@ -327,6 +346,8 @@ class Vitals:
     failed: int = 0
     p95_ms: float | None = None
     restarts: int = 0  # most on one device
+    labelled: int = 0
+    correct: int = 0
 
     @property
     def error_ratio(self) -> float | None:
@@ -352,6 +373,16 @@ class SiteLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class HookAnswer:
+    """What the webhook last said of a wave, or why it could not be asked."""
+
+    wave: int
+    result: Literal["pass", "wait", "fail"]
+    reason: str
+    since: datetime  # when this wave was first asked about without a pass since
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that is known of a rollout at one instant."""
 
@@ -362,6 +393,10 @@ class Evidence:
     elsewhere: int = 0  # online devices that other rollouts have at work
     sites: Mapping[str, SiteLoad] = field(default_factory=dict)  # what other rollouts draw
     crashing: frozenset[str] = frozenset()  # devices on which workers of the release died twice or more
+    trials: Trials = field(default_factory=Trials)
+    usual_failures: float | None = None  # share of devices that ended badly in rollouts before; None: too few to tell
+    accuracy: float | None = None  # of the release on its reference data
+    hook: HookAnswer | None = None
 
     def released(self, wave: int) -> tuple[Member, ...]:
         """The members of the waves up to `wave`."""

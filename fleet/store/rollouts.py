@@ -193,6 +193,6 @@ async def windows(tx: AsyncSession, model: str, *, since: datetime, limit: int =
 
 
 async def drift(tx: AsyncSession, model: str) -> Sequence[DriftState]:
-    """The newest verdicts on a model's features on single devices."""
-    query = select(DriftState).where(DriftState.model == model, DriftState.scope.startswith("device:"))
+    """The newest verdicts on a model's features, on single devices and on groups of them."""
+    query = select(DriftState).where(DriftState.model == model)
     return (await tx.scalars(query)).all()

@@ -13,6 +13,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.store.columns import Base as Base
 from fleet.store.columns import UtcDateTime as UtcDateTime
+from fleet.store.gate_tables import Habit as Habit
+from fleet.store.gate_tables import HookState as HookState
+from fleet.store.gate_tables import TrialState as TrialState
+from fleet.store.gate_tables import Verdict as Verdict
 from fleet.store.schedule_tables import Alias as Alias
 from fleet.store.schedule_tables import AliasMove as AliasMove
 from fleet.store.schedule_tables import Schedule as Schedule

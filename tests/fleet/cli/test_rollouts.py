@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fleet.api.rollouts import document
 from fleet.cli import rollout_screen, rollout_words
-from fleet.rollouts import forecast, gate, pacing, progress
+from fleet.rollouts import forecast, gate, pacing, progress, verdicts
 from fleet.rollouts.states import Effect, Evidence, Member, Rollout, State, Vitals, Wave
 
 T0 = datetime(2026, 1, 1, 8, 16, 12, tzinfo=UTC)
@@ -71,6 +71,39 @@ def test_plan_says_what_would_happen(manager, types) -> None:
         "model": "digits", "version": "2.0.0", "target": {"labels": {"a": "b"}}, "strategy": "canary",
         "waves": ["1", "100%"], "bake_seconds": 30.0,
     }  # fmt: skip
+
+
+def verdict(result: str, at: str) -> dict[str, Any]:
+    known = Evidence((), candidate=Vitals(requests=500, failed=400))
+    started = Rollout("ro-7f3k", "digits", "2.0.0", "canary", WAVES, T0, wave=0)
+    return json.loads(json.dumps(
+        {"id": 1, "at": at, "result": result, **verdicts.to_json(verdicts.make(started, known, T0))}
+    ))  # fmt: skip
+
+
+def test_why_shows_each_check_with_its_numbers_and_what_came_before(manager, types) -> None:
+    rows = [verdict("fail", "2026-01-01T08:20:00.000Z"), verdict("wait", "2026-01-01T08:16:12.000Z")]
+    manager.answer("GET /api/v1/rollouts/ro-7f3k/verdicts", {"items": rows, "next_cursor": None})
+    result = types("rollout", "show", "ro-7f3k", "--why")
+    assert result.exit_code == 0, result.output
+    assert "2026-01-01 08:20:00Z  wave 1  fail" in result.stdout
+    assert "✖  errors                  0.8, limit 0.05 ratio" in result.stdout
+    assert "     80.00% of 500 requests failed, at least 73.93%" in result.stdout
+    assert "   2026-01-01 08:16:12Z  wait  errors: 80.00% of 500" in result.stdout
+    documented = types("rollout", "show", "ro-7f3k", "--why", "--json")
+    assert json.loads(documented.stdout)["items"] == rows
+
+
+def test_why_before_the_first_verdict(manager, types) -> None:
+    manager.answer("GET /api/v1/rollouts/ro-7f3k/verdicts", {"items": [], "next_cursor": None})
+    assert "has not said anything yet" in types("rollout", "show", "ro-7f3k", "--why").stdout
+
+
+@pytest.mark.parametrize(("given", "asked"), [("board", {"channel": "board"}), ("https://x", {"url": "https://x"})])
+def test_a_webhook_is_a_channel_or_a_url(manager, types, given: str, asked: dict[str, str]) -> None:
+    manager.answer("POST /api/v1/rollouts", view(), 201)
+    assert types("rollout", "start", "digits@2.0.0", "--yes", "--webhook", given).exit_code == 0
+    assert manager.asked[0].body["gate"] == {"webhook": asked}
 
 
 def test_start_with_yes_answers_the_rollout(manager, types) -> None:

@@ -191,7 +191,7 @@ async def test_telemetry_of_the_canary_feeds_the_gates(world: Any, api: httpx2.A
     await world.driver.advance()
     view = await world.view(rollout)
     assert view.state == "rolling-back"
-    assert view.reason == "15.00% of 2000 requests failed (limit 5.00%)"
+    assert view.reason == "15.00% of 2000 requests failed, at least 12.70% (limit 5.00%)"
     gates = {gate.name: gate for gate in view.gates}
     assert gates["errors"].result == "fail"
     assert (gates["errors"].value_text, gates["errors"].reference_text, gates["errors"].rule) == (

@@ -273,7 +273,7 @@ def test_a_revoked_device_is_closed_and_stops_nobody() -> None:
 @pytest.mark.parametrize(
     ("known", "words"),
     [
-        ({"candidate": Vitals(requests=100, failed=6)}, "6.00% of 100 requests failed"),
+        ({"candidate": Vitals(requests=100, failed=20)}, "20.00% of 100 requests failed"),
         ({"candidate": Vitals(requests=100, p95_ms=1200.0)}, "p95 1200.0 ms"),
         ({"candidate": Vitals(requests=100, restarts=4)}, "4 restarts"),
         ({"drift": DriftSign(0.8, "output.confidence", "d00", True)}, "output.confidence on d00: PSI 0.80"),
@@ -292,7 +292,7 @@ def test_each_gate_stops_the_rollout_with_its_own_words(known: dict[str, object]
 @pytest.mark.parametrize(
     "known",
     [
-        {"candidate": Vitals(requests=100, failed=5)},
+        {"candidate": Vitals(requests=100, failed=6)},  # beyond the limit, but not for certain
         {"candidate": Vitals(requests=49, failed=49)},  # too few to judge
         {"drift": DriftSign(0.8, "input.brightness", "d00", False)},  # large, and may be chance
     ],
