@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from agent.update.journal import Journal
 from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
 from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
+from agent.update.shadowing import Shadowing
 from agent.update.slot_disk import SLOTS, SlotDisk
 from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
@@ -46,8 +47,10 @@ logger = logging.getLogger(__name__)
 
 DISK_TRIES: Final = 5
 #: Effects that take long and may be left in the middle when a newer assignment arrives.
-_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.SWAP})
-_LEFT_AT_ONCE: Final = frozenset({Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.WATCH})
+_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.COMPARE, Effect.SWAP})
+_LEFT_AT_ONCE: Final = frozenset(
+    {Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.COMPARE, Effect.WATCH}
+)
 
 
 class Driver:
@@ -124,6 +127,19 @@ class Driver:
             backoff=backoff,
         )
         self_test = SelfTest.of(settings, python=own.worker_python)
+        examination = Examination(
+            settings=settings,
+            serving=own,
+            self_test=self_test,
+            engines=self._engines,
+            disk=self._disk,
+            switch=self._switch,
+            answering=answering,
+            machine=machine,
+            holdups=self._holdups,
+            clock=clock,
+            look=self._upkeep.look,
+        )
         self._effects = Effects(
             Parts(
                 settings=settings,
@@ -133,19 +149,8 @@ class Driver:
                 store=self._store,
                 fetcher=fetcher,
                 self_test=self_test,
-                examination=Examination(
-                    settings=settings,
-                    serving=own,
-                    self_test=self_test,
-                    engines=self._engines,
-                    disk=self._disk,
-                    switch=self._switch,
-                    answering=answering,
-                    machine=machine,
-                    holdups=self._holdups,
-                    clock=clock,
-                    look=self._upkeep.look,
-                ),
+                examination=examination,
+                shadowing=Shadowing(examination=examination, journal=journal, progress=self._tell),
                 switch=self._switch,
                 vitals=self._vitals,
                 upkeep=self._upkeep,
@@ -171,7 +176,7 @@ class Driver:
             group.create_task(self._intake.run(), name="update-intake")
             group.create_task(self._work(), name="update-work")
             group.create_task(self._upkeep.run(), name="update-upkeep")
-            group.create_task(self._vitals.keep(_Live(self._serving)), name="update-vitals")
+            group.create_task(self._vitals.keep(self._serving.serving), name="update-vitals")
 
     async def booted(self) -> None:
         """Returns when every model that can serve does."""
@@ -378,19 +383,3 @@ def _hopeless(error: OSError, tries: int) -> RefusedError | None:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return reasons.DiskSpaceError(str(error))
     return reasons.DiskError(str(error)) if tries >= DISK_TRIES else None
-
-
-class _Live(Mapping[str, str]):
-    """What serves now, asked anew each time."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-
-    def __getitem__(self, model: str) -> str:
-        return self._serving.serving()[model]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._serving.serving())
-
-    def __len__(self) -> int:
-        return len(self._serving.serving())

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Json, ValidationError
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -43,6 +43,7 @@ from shared.clock import Clock
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
 from shared.messages import MAX_PAYLOAD_BYTES, Announcement
+from shared.shadow import Terms
 
 signing.install()
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Orders(BaseModel):
     rollout: str | None = None
     sealed_key: str
     force: bool = False
+    shadow: Json[Terms] | None = None  # as text: signed documents hold no fractions
 
 
 class Trust:
@@ -280,5 +282,6 @@ def _update(version: int, orders: Orders) -> Update:
         sealed_key=orders.sealed_key,
         rollout=orders.rollout,
         force=orders.force,
+        shadow=orders.shadow,
         state=State.ANNOUNCED,
     )
