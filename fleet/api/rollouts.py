@@ -167,6 +167,7 @@ def planned(made: plan.Plan) -> dict[str, Any]:
         "timeout_seconds": rollout.timeout_seconds,
         "auto_rollback": rollout.auto_rollback,
         "limits": asdict(rollout.limits),
+        "shadow": None if rollout.shadow is None else rollout.shadow.model_dump(mode="json"),
     }
 
 

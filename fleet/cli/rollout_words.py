@@ -31,6 +31,7 @@ STEPS: Final[Mapping[str, int]] = {
     "assembled": 2,
     "staged": 2,
     "self-tested": 3,
+    "shadowing": 3,
     "probation": 3,
     "committed": 4,
 }
@@ -59,12 +60,24 @@ def plan(found: Document) -> str:
         f"p95 > {limits['max_latency_ms']:g} ms, errors > {limits['max_error_ratio'] * 100:g} %,"
         f" PSI > {limits['max_psi']:.2f}, or silence for {span(found['timeout_seconds'])}"
     )
+    shadow = found.get("shadow")
+    before = f"      {shadowing(shadow)}\n" if shadow else ""
     return "\n".join(
         (
             f"Plan  {devices(found['devices'])}: {reach};  {each} each, {total} in all",
             f"      {waves};  bake {span(found['bake_seconds'])}",
-            f"      stop if a device takes it back, {stop};  {after}",
+            f"{before}      stop if a device takes it back, {stop};  {after}",
         )
+    )
+
+
+def shadowing(terms: Document) -> str:
+    """What devices compare before they swap."""
+    share, samples, agreement = terms["share"], terms["min_samples"], terms["min_agreement"]
+    ends = "then waits for promote" if terms["stay"] else f"at most {span(terms['seconds'])}"
+    return (
+        f"first in the shadow: {share:.0%} of the requests, {samples} samples, {agreement:.1%} must agree;"
+        f" {ends}; too few: {terms['when_few']}"
     )
 
 
@@ -82,6 +95,10 @@ def stopping(found: Document, *, back: bool) -> str:
 
 def promotion(found: Document) -> str:
     """What a promotion would do."""
+    looking = sum(it["state"] == "shadowing" for it in found["deployments"])
+    if looking:
+        verb = "swaps" if looking == 1 else "swap"
+        return f"{devices(looking)} {verb} without more comparison; later ones compare nothing."
     left = found["bake_left_seconds"]
     waits = f"{span(left)} of watching" if left else "the bake of this wave"
     following = next((wave for wave in found["waves"] if wave["index"] == found["wave"] + 1), None)
@@ -145,7 +162,8 @@ def phase(device: Document) -> str:
     if text == "queued" and not device["online"]:
         text += " (offline)"
     why = ": ".join(filter(None, (device["reason"], device["detail"])))
-    return f"{text} {why}".rstrip()
+    compared = f"({device['shadow']})" if device.get("shadow") and text == "shadowing" else ""
+    return " ".join(filter(None, (text, compared, why)))
 
 
 def ended(found: Document) -> str:

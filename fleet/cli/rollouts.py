@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from fleet.cli import rollout_words as words
+from fleet.cli import shadow_terms
 from fleet.cli.errors import CliError, Exit
 from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import duration, pairs
@@ -51,6 +52,18 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--max-errors", type=click.FloatRange(0, 100), metavar="PERCENT", help="Of requests."),
             click.option("--max-p95", type=click.FloatRange(0, min_open=True), metavar="MS", help="Latency."),
             click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
+            click.option(
+                "--shadow",
+                metavar="TERMS",
+                help="First let it look on beside what serves: `10%`, or "
+                "`share=10%,samples=200,agreement=95%,latency=3,time=10m,few=go-on|hold|fail,stay`.",
+            ),
+            click.option(
+                "--min-agreement",
+                type=click.FloatRange(0, 100),
+                metavar="PERCENT",
+                help="Of the shadow, proven before the next wave.",
+            ),
         )
     ):
         function = option(function)
@@ -69,7 +82,8 @@ def plan(shell: Shell, **asked: Any) -> None:
     rollout,
     "start",
     example="flotilla rollout start digits@1.1.0 --waves 1,25%,100% --bake 30m\n"
-    "flotilla rollout start digits@1.1.0 --target site:gate --yes --watch",
+    "flotilla rollout start digits@1.1.0 --target site:gate --yes --watch\n"
+    "flotilla rollout start digits@1.1.0 --shadow share=10%,agreement=97% --min-agreement 95",
 )
 @_asked
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would happen.")
@@ -173,7 +187,7 @@ def resume(shell: Shell, rollout_id: str) -> None:
 @click.option("--plan", "only_plan", is_flag=True, help="Only tell what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def promote(shell: Shell, rollout_id: str, only_plan: bool, yes: bool) -> None:
-    """Waive the rest of the bake of this wave. Gates still hold."""
+    """Waive the rest of the bake of this wave, or the shadow that devices are in. Gates still hold."""
     if only_plan or not yes:
         found = shell.api.get(_path(rollout_id))
         text = words.promotion(found)
@@ -276,6 +290,8 @@ def _body(
     max_errors: float | None,
     max_p95: float | None,
     max_psi: float | None,
+    shadow: str | None,
+    min_agreement: float | None,
 ) -> dict[str, Any]:
     model, at, version = release.partition("@")
     if not at or not version:
@@ -284,6 +300,7 @@ def _body(
         "max_error_ratio": None if max_errors is None else max_errors / 100,
         "max_latency_ms": max_p95,
         "max_psi": max_psi,
+        "min_shadow_agreement": None if min_agreement is None else min_agreement / 100,
     }
     body = {
         "model": model,
@@ -297,6 +314,7 @@ def _body(
         "timeout_seconds": _seconds(timeout),
         "auto_rollback": back,
         "gate": {key: value for key, value in gate.items() if value is not None} or None,
+        "shadow": None if shadow is None else shadow_terms.read(shadow),
     }
     return {key: value for key, value in body.items() if value is not None}
 

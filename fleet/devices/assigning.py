@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fleet.releases.director import Director
     from fleet.store.tables import Device, Release
+    from shared.shadow import Terms
 
 #: In the place of a rollout's id when a person assigned a release to one device.
 BY_HAND = "manual"
@@ -32,12 +33,25 @@ class NoOtherSlotError(RefusedError):
 
 
 async def assign(
-    tx: AsyncSession, director: Director, device: Device, release: Release, *, rollout: str, now: datetime
+    tx: AsyncSession,
+    director: Director,
+    device: Device,
+    release: Release,
+    *,
+    rollout: str,
+    now: datetime,
+    shadow: Terms | None = None,
 ) -> int:
     """The new assignment version of `device`, stored with its signed document."""
     version = device.assignment + 1
     device.assigned = director.assign(
-        device=device.id, box_key=device.box_key, release=release, rollout=rollout, version=version, now=now
+        device=device.id,
+        box_key=device.box_key,
+        release=release,
+        rollout=rollout,
+        version=version,
+        now=now,
+        shadow=shadow,
     )
     device.assignment = version
     await tx.flush()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fleet.releases.online_keys import OnlineKeys
     from fleet.store import tables
+    from shared.shadow import Terms
 
 #: An escrowed content key never leaves the manager; what travels is sealed again for one device.
 ASSIGN_FOLDER: Final = "assign"
@@ -42,8 +43,10 @@ class Director:
         rollout: str,
         version: int,
         now: datetime,
+        shadow: Terms | None = None,
     ) -> str:
-        """The signed assignment number `version` of `device`: run `release`, opened with the key sealed inside.
+        """The signed assignment number `version` of `device`: run `release`, opened with the key sealed inside;
+        with `shadow`, look on first beside what serves.
 
         Raises:
             EscrowError: the release's content key does not open with this manager's escrow key.
@@ -57,6 +60,8 @@ class Director:
             "rollout": rollout,
             "sealed_key": self._keys.reseal(release.escrow_key, box_key),
         }
+        if shadow is not None:
+            custom["shadow"] = shadow.model_dump_json()  # signed documents hold no fractions
         target = TargetFile(len(release.manifest), {"sha256": release.manifest_digest}, path, {"custom": custom})
         signed = Targets(
             version=version, expires=documents.expiry(now, documents.ASSIGNMENT_DAYS), targets={path: target}

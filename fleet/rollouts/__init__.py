@@ -10,5 +10,5 @@
                                               │
                           Director.assign ──► device ──► reports (fleet.telemetry.ingest) ──► reading …
 
-Reading order: states, waves, gate, engine, saved, reading, progress, plan, changing, driver.
+Reading order: states, waves, shadowing, gate, engine, saved, reading, progress, plan, changing, driver.
 """

@@ -16,7 +16,7 @@ from fleet.devices import assigning
 from fleet.devices.announcer import Announcer
 from fleet.hub import Hub
 from fleet.releases.director import Director
-from fleet.rollouts import engine
+from fleet.rollouts import engine, saved
 from fleet.rollouts.changing import change, loaded
 from fleet.rollouts.states import QUEUED
 from fleet.store import rollouts as store
@@ -25,6 +25,7 @@ from fleet.store.database import Database
 from shared.clock import Clock
 from shared.errors import FlotillaError, RefusedError
 from shared.messages import Phase
+from shared.shadow import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,13 @@ class RolloutDriver:
             deployment.previous = serving if serving != debt.version else deployment.previous
         try:
             version = await assigning.assign(
-                tx, self._parts.director, device, release, rollout=debt.rollout_id, now=now
+                tx,
+                self._parts.director,
+                device,
+                release,
+                rollout=debt.rollout_id,
+                now=now,
+                shadow=await _terms(tx, debt),
             )
         except RefusedError as error:  # no second try can succeed; the other rollouts must not wait for this one
             deployment.state, deployment.since = str(Phase.FAILED), now
@@ -133,3 +140,9 @@ class RolloutDriver:
             await self._parts.announcer.announce(device)
         except FlotillaError as error:  # the assignment is stored: it is announced when the link is back
             logger.info("announcement waits device=%s error=%s", device, error.code)
+
+
+async def _terms(tx: AsyncSession, debt: tables.OwedAction) -> Terms | None:
+    """What the candidate must show before it may serve; on the way back nothing is compared."""
+    row = await store.get(tx, debt.rollout_id) if debt.kind == "announce" else None
+    return None if row is None else saved.from_json(row.body).shadow

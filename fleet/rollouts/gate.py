@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from fleet.rollouts import shadowing
 from fleet.rollouts.states import ENDED, TIMED_OUT, Criterion, Evidence, Limits, Member, Rollout
 from shared.messages import Phase
 
@@ -29,6 +30,7 @@ class Check:
     unit: str  # ratio, ms, psi, count
     reference: float | None = None
     detail: str = ""
+    required: bool = False  # the next wave waits until it passes
 
 
 def judge(rollout: Rollout, evidence: Evidence, now: datetime) -> tuple[Check, ...]:
@@ -43,6 +45,7 @@ def judge(rollout: Rollout, evidence: Evidence, now: datetime) -> tuple[Check, .
         drift(limits, evidence),
         restarts(limits, evidence),
         silence(limits, released, now),
+        *shadow(rollout, released),
     )
 
 
@@ -147,3 +150,16 @@ def silence(limits: Limits, released: Sequence[Member], now: datetime) -> Check:
     detail = f"{len(silent)} of {len(took)} devices with the release are silent for {limits.silence_seconds:g} s"
     bad = ratio > limits.max_silent_ratio
     return Check("silence", Result.FAIL if bad else Result.PASS, ratio, limits.max_silent_ratio, "ratio", detail=detail)
+
+
+def shadow(rollout: Rollout, released: Sequence[Member]) -> tuple[Check, ...]:
+    """Agreement with the version before, where devices compared the two."""
+    found = shadowing.judge(rollout, released)
+    if found is None:
+        return ()
+    result = Result(found.result)
+    return (
+        Check(
+            "shadow agreement", result, found.value, found.limit, "ratio", detail=found.detail, required=found.required
+        ),
+    )

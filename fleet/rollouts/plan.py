@@ -23,6 +23,7 @@ from fleet.store import rollouts as store
 from shared.errors import BadInputError
 from shared.identifiers import DeviceId, ModelName, Version
 from shared.manifest import Manifest
+from shared.shadow import Terms
 
 DEFAULT_BAKE_SECONDS: Final = 300.0
 DEFAULT_WAVES: Final = ("5%", "25%", "50%", "100%")
@@ -71,6 +72,13 @@ class GateBody(Body):
     silence_seconds: Annotated[float, Field(gt=0)] | None = None
     max_silent_ratio: Ratio | None = None
     require_evidence: bool | None = None
+    min_shadow_agreement: Ratio | None = None
+
+
+class ShadowBody(Terms):
+    """What a release must show beside what serves, on each device, before it may serve there."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Request(Body):
@@ -87,9 +95,12 @@ class Request(Body):
     timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
     auto_rollback: bool | None = None
     gate: GateBody = GateBody()
+    shadow: ShadowBody | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Request":
+        if self.gate.min_shadow_agreement is not None and self.shadow is None:
+            raise ValueError("gate.min_shadow_agreement needs a shadow: without one nothing is compared")
         if self.strategy == "rolling" and self.waves is not None:
             raise ValueError("a rolling rollout has batch_size, not waves")
         return self
@@ -214,11 +225,18 @@ def _rollout(rollout_id: str, request: Request, devices: int, settings: FleetSet
         waves=_waves(request, devices),
         since=now,
         bake_seconds=request.bake_seconds if request.strategy == "canary" else request.delay_seconds,
-        timeout_seconds=request.timeout_seconds or settings.deployment.deployment_timeout_minutes * 60,
+        timeout_seconds=request.timeout_seconds or _usual_timeout(request, settings),
         max_in_flight=settings.deployment.max_concurrent_deployments,
         auto_rollback=auto,
         limits=limits(request.gate, settings),
+        shadow=None if request.shadow is None else Terms(**request.shadow.model_dump()),
     )
+
+
+def _usual_timeout(request: Request, settings: FleetSettings) -> float:
+    """Seconds for one device: to install the release, and to compare it where that is asked for."""
+    comparing = request.shadow.seconds if request.shadow is not None else 0.0
+    return settings.deployment.deployment_timeout_minutes * 60 + comparing
 
 
 def _waves(request: Request, devices: int) -> tuple[Wave, ...]:

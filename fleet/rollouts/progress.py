@@ -24,6 +24,7 @@ from fleet.rollouts.states import (
     State,
 )
 from shared.messages import Phase
+from shared.shadow import in_words
 
 WaveState = Literal["done", "running", "baking", "paused", "waiting", "failed", "stopped"]
 
@@ -58,6 +59,7 @@ class DeploymentView:
     online: bool
     fetched_bytes: int | None
     total_bytes: int | None
+    shadow: str  # what it compared of the release and the version before, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,13 +290,14 @@ def _deployment(member: Member, site: str) -> DeploymentView:
         online=member.online,
         fetched_bytes=member.fetched_bytes,
         total_bytes=member.total_bytes,
+        shadow="" if member.shadow is None else in_words(member.shadow),
     )
 
 
 def gate(check: Check, history: tuple[float, ...]) -> GateView:
     """One condition in words."""
     drawn = [*history, *(number for number in (check.value, check.limit) if number is not None)]
-    sign = "≥" if check.name == "success" else "≤"
+    sign = "≥" if check.name in ("success", "shadow agreement") else "≤"
     return GateView(
         name=check.name,
         result=check.result.value,

@@ -14,6 +14,7 @@ from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.states import DriftSign, Evidence, Member, Vitals
 from fleet.store import events, tables
 from fleet.store import rollouts as store
+from shared.messages import ShadowFigures
 from shared.sketches import merge_latency
 
 POINTS: Final = 40  # of a sparkline
@@ -57,6 +58,7 @@ def member(deployment: tables.Deployment, device: tables.Device, model: str, owe
         active=device.lifecycle == "active",
         fetched_bytes=deployment.fetched_bytes,
         total_bytes=deployment.total_bytes,
+        shadow=None if deployment.shadow is None else ShadowFigures.model_validate(deployment.shadow),
     )
 
 

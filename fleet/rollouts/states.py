@@ -10,7 +10,8 @@ from enum import StrEnum
 from typing import Final, Literal, Self
 
 from fleet.rollouts.errors import RolloutStateError
-from shared.messages import Phase
+from shared.messages import Phase, ShadowFigures
+from shared.shadow import Terms
 
 
 class State(StrEnum):
@@ -123,6 +124,7 @@ class Limits:
     silence_seconds: float = 300.0
     max_silent_ratio: float = 0.5  # of the devices that have the release
     require_evidence: bool = False  # hold a wave until every gate could be judged
+    min_shadow_agreement: float | None = None  # proven with 95 % confidence before the next wave; None: not required
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Rollout:
     max_in_flight: int = 5
     auto_rollback: bool = True
     limits: Limits = field(default_factory=Limits)
+    shadow: Terms | None = None  # devices compare the release with what serves before they swap
 
     @property
     def in_last_wave(self) -> bool:
@@ -193,6 +196,7 @@ class Member:
     active: bool = True  # not revoked
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    shadow: ShadowFigures | None = None
 
     @property
     def forward(self) -> str:
