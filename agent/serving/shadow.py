@@ -35,7 +35,7 @@ GiveBack = Callable[[], None]
 class _Sample:
     """A request that a candidate has."""
 
-    infer_us: int  # of the version that serves
+    infer_us: int  # of the version that serves; 0: it ran together with others, so there is no time of its own
     until: float
     bytes: int
     give_back: GiveBack | None  # None: its place is free already
@@ -149,7 +149,8 @@ class Shadows:
         except OSError:  # it died, or does not read: the next one may
             found.count("dropped")
             return False
-        found.samples[self._number] = _Sample(reply.infer_us, until, size, give_back)
+        infer_us = reply.infer_us if reply.execution == reply.rows else 0
+        found.samples[self._number] = _Sample(infer_us, until, size, give_back)
         return True
 
     def _hear(self, found: _Candidate) -> None:
@@ -187,8 +188,9 @@ class Shadows:
         found.count("requests")
         found.count("samples", seen.samples)
         found.count("agreed", seen.agreed)
-        found.timed("serving", sample.infer_us)
-        found.timed("candidate", seen.infer_us)
+        if sample.infer_us:
+            found.timed("serving", sample.infer_us)
+            found.timed("candidate", seen.infer_us)
         found.news["difference"] = max(found.news.get("difference", 0.0), seen.difference)
 
     def _drop(self, found: _Candidate, numbers: list[int]) -> None:

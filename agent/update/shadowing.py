@@ -22,6 +22,7 @@ from agent.update.probation import Hold, Pass, Verdict
 from agent.update.reasons import NoMemoryError
 from agent.update.room import Way
 from shared.clock import Clock
+from shared.errors import UnavailableError
 from shared.messages import ShadowFigures
 from shared.shadow import Terms, in_words, plus
 
@@ -151,5 +152,8 @@ class _Watch:
         if now - self._told >= self._every:
             self._told = now
             self._update = replace(self._update, compared=found)
-            self._parts.journal.save(self._update)
+            try:
+                self._parts.journal.save(self._update)
+            except UnavailableError as error:  # with the next ones
+                logger.warning("figures not kept code=%s detail=%s", error.code, error.detail)
             self._parts.progress(self._update)

@@ -59,7 +59,7 @@ class DeploymentView:
     online: bool
     fetched_bytes: int | None
     total_bytes: int | None
-    shadow: str  # what it compared of the release and the version before, in words
+    shadow: str = ""  # what it compared of the release and the version before, in words
 
 
 @dataclass(frozen=True, slots=True)

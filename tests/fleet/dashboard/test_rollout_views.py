@@ -177,6 +177,12 @@ class TestCards:
         card = rollout_views.card(deployment("a", state, online=online), NOW)
         assert (card.word, card.tone, [kind for kind, _ in card.steps].count("d")) == (word, tone, done)
 
+    def test_a_candidate_in_the_shadow_shows_what_it_compared_where_the_self_test_was(self) -> None:
+        words = "412 compared, 97.82 % agree"
+        card = rollout_views.card(deployment("a", "shadowing", shadow=words), NOW)
+        assert (card.word, card.tone, card.below) == ("shadowing", "can", words)
+        assert [kind for kind, _ in card.steps] == ["d", "d", "d", "d", "c", "", ""]
+
     def test_a_device_that_the_rollout_took_back_did_nothing_wrong(self) -> None:
         card = rollout_views.card(deployment("a", "rolled-back", reason="E_ROLLOUT_STOPPED"), NOW)
         assert (card.word, card.tone, card.note) == ("back on 1.0.0", "warn", "")
