@@ -121,6 +121,20 @@ async def test_a_share_is_sampled_by_chance_and_none_while_it_is_paused(tmp_path
         assert 20 <= seen(shadow) <= 100
 
 
+async def test_a_candidate_runs_when_nobody_else_wants_to_and_can_only_read_the_arena(tmp_path: Path) -> None:
+    async with digits_pair(tmp_path) as (running, shadow):
+        serving = running.serving.process_of("digits", "1.0.0")
+        assert shadow.pid is not None
+        assert os.sched_getscheduler(shadow.pid) & ~os.SCHED_RESET_ON_FORK == os.SCHED_IDLE
+        await running.until(lambda: arena_rights(shadow.pid) == {"r--s"})
+        assert arena_rights(serving) == {"rw-s"}
+
+
+def arena_rights(pid: int | None) -> set[str]:
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[1] for line in lines if "flotilla-arena" in line}
+
+
 async def test_a_candidate_that_stands_still_holds_no_place_longer_than_its_bound(tmp_path: Path) -> None:
     terms = ALL.model_copy(update={"hold_seconds": 0.05})
     async with digits_pair(tmp_path, terms, queue_limit=1) as (running, shadow), httpx2.AsyncClient() as http:
