@@ -89,7 +89,7 @@ async def show(rollout_id: str, request: Request, _actor: Read) -> dict[str, Any
 async def steer(
     rollout_id: str, verb: Verb, request: Request, actor: Write, body: Steer = _NO_REASON
 ) -> dict[str, Any]:
-    """Pause, resume, promote (waive the bake), abort, roll back."""
+    """Pause, resume, promote (waive the bake, or end the shadow), abort, roll back."""
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:

@@ -104,6 +104,11 @@ class TestActions:
         assert by_verb["rollback"].costs[0].startswith(f"2{SP}devices go back to 1.0.0")
         assert by_verb["rollback"].command == "flotilla rollout rollback ro-1"
 
+    def test_promotion_ends_the_shadow_where_devices_are_in_it(self) -> None:
+        looking = view(deployments=(deployment("a", "shadowing"), deployment("b", "queued", 2)))
+        (promote,) = (one for one in page(looking).actions if one.verb == "promote")
+        assert (promote.title, promote.costs[0]) == ("End the shadow?", f"1{SP}device for the swap now")
+
     def test_where_nothing_is_under_way(self) -> None:
         idle = view(counts=CountsView(3, 3, 0, 0, 0, 0, 0), waves=WAVES[:2], previous=())
         by_verb = {one.verb: one for one in page(idle).actions}
