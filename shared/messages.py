@@ -67,6 +67,7 @@ class Phase(StrEnum):
     ASSEMBLED = "assembled"
     STAGED = "staged"
     SELF_TESTED = "self-tested"
+    SHADOWING = "shadowing"
     PROBATION = "probation"
     COMMITTED = "committed"
     REFUSED = "refused"
@@ -141,6 +142,22 @@ class Queued(Message):
     at: AwareDatetime  # device clock: shown to people, never compared
 
 
+class ShadowFigures(Message):
+    """What was seen of a candidate in the shadow of the version that serves. Read by `shared.shadow`."""
+
+    seconds: float = 0.0  # that it was there
+    requests: NonNegativeInt = 0  # that it answered, too
+    samples: NonNegativeInt = 0  # answers compared: each row of class scores, else each request
+    agreed: NonNegativeInt = 0  # of the samples
+    failed: NonNegativeInt = 0  # requests that it could not answer
+    crashes: NonNegativeInt = 0
+    dropped: NonNegativeInt = 0  # sampled requests that it did not look at in time
+    skipped: NonNegativeInt = 0  # requests not sampled because the device was busy or hot
+    difference: float = 0.0  # largest absolute difference between two outputs
+    serving: dict[int, NonNegativeInt] = Field(default_factory=dict)  # one inference, sketches.latency_bin of ms
+    candidate: dict[int, NonNegativeInt] = Field(default_factory=dict)  # the same requests
+
+
 class UpdateReport(Queued):
     """Device -> manager on REPORT, one per phase of an update."""
 
@@ -155,6 +172,7 @@ class UpdateReport(Queued):
     took_ms: float | None = None  # time since the phase before
     fetched_bytes: NonNegativeInt | None = None
     total_bytes: NonNegativeInt | None = None
+    shadow: ShadowFigures | None = None  # from the phase `shadowing` on
 
 
 Counts = Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)]

@@ -11,6 +11,7 @@
         v
     examination           is there room (room)? engines for the GPU; then self_test: golden inputs in a throw-away
         |                 child under limits; as quick as the version that serves?
+        |  shadowing -> agreement: where the assignment asks for it, beside what serves on copies of live requests
         v
     switch, slots,        swap in: the slot record first, then the route (answering); beside the old version,
     slot_disk             or instead of it where memory holds only one
@@ -30,5 +31,5 @@ a damaged slot record (rebuilding), a version that does not load, a crash loop, 
 
 Read: reasons, lifecycle, slots, journal, trust, admission, plan, fetch, chunk_store, assemble,
 rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, conditions,
-holdups, opening, room, examination, effects, intake, overview, driver.
+holdups, opening, room, examination, agreement, shadowing, effects, intake, overview, driver.
 """

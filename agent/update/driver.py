@@ -7,7 +7,6 @@ I/O: disk, network, tasks, clock.
 
 import asyncio
 import contextlib
-import errno
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -33,22 +32,24 @@ from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
 from agent.update.opening import Opening
 from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
+from agent.update.shadowing import Shadowing
 from agent.update.slot_disk import SLOTS, SlotDisk
 from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
 from agent.update.trust import Trust
 from agent.update.upkeep import RETRIES, Upkeep
-from agent.update.vitals import Live, Vitals
+from agent.update.vitals import Vitals
 from shared.clock import Clock
-from shared.errors import FlotillaError, RefusedError, UnavailableError
+from shared.errors import FlotillaError, UnavailableError
 from shared.messages import Announcement, Phase, SlotState
 
 logger = logging.getLogger(__name__)
 
-DISK_TRIES: Final = 5
 #: Effects that take long and may be left in the middle when a newer assignment arrives.
-_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.SWAP})
-_LEFT_AT_ONCE: Final = frozenset({Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.WATCH})
+_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.COMPARE, Effect.SWAP})
+_LEFT_AT_ONCE: Final = frozenset(
+    {Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.COMPARE, Effect.WATCH}
+)
 
 
 class Driver:
@@ -126,6 +127,19 @@ class Driver:
             backoff=backoff,
         )
         self_test = SelfTest.of(settings, python=own.worker_python)
+        examination = Examination(
+            settings=settings,
+            serving=own,
+            self_test=self_test,
+            engines=self._engines,
+            disk=self._disk,
+            switch=self._switch,
+            answering=answering,
+            machine=machine,
+            holdups=self._holdups,
+            clock=clock,
+            look=self._upkeep.look,
+        )
         self._effects = Effects(
             Parts(
                 settings=settings,
@@ -135,19 +149,8 @@ class Driver:
                 store=self._store,
                 fetcher=fetcher,
                 self_test=self_test,
-                examination=Examination(
-                    settings=settings,
-                    serving=own,
-                    self_test=self_test,
-                    engines=self._engines,
-                    disk=self._disk,
-                    switch=self._switch,
-                    answering=answering,
-                    machine=machine,
-                    holdups=self._holdups,
-                    clock=clock,
-                    look=self._upkeep.look,
-                ),
+                examination=examination,
+                shadowing=Shadowing(examination=examination, journal=journal, progress=self._tell),
                 switch=self._switch,
                 vitals=self._vitals,
                 upkeep=self._upkeep,
@@ -173,7 +176,7 @@ class Driver:
             group.create_task(self._intake.run(), name="update-intake")
             group.create_task(self._work(), name="update-work")
             group.create_task(self._upkeep.run(), name="update-upkeep")
-            group.create_task(self._vitals.keep(Live(self._serving)), name="update-vitals")
+            group.create_task(self._vitals.keep(self._serving.serving), name="update-vitals")
 
     async def booted(self) -> None:
         """Returns when every model that can serve does."""
@@ -355,7 +358,7 @@ class Driver:
             except OSError as error:
                 tries += 1
                 logger.warning("disk or process failed state=%s error=%s", update.state, error)
-                if Event.REJECTED in lifecycle.MOVES[update.state] and (found := _hopeless(error, tries)):
+                if Event.REJECTED in lifecycle.MOVES[update.state] and (found := reasons.of_disk(error, tries)):
                     return Outcome(Event.REJECTED, update, found.code, found.detail)
             await asyncio.sleep(wait)
         raise AssertionError("back-off is endless")
@@ -391,9 +394,3 @@ class Driver:
         if found := lifecycle.draft(update, took_ms=took_ms):
             logger.info("update %s release=%s reason=%s", update.state, update.release, found.reason)
             self._report(found)
-
-
-def _hopeless(error: OSError, tries: int) -> RefusedError | None:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return reasons.DiskSpaceError(str(error))
-    return reasons.DiskError(str(error)) if tries >= DISK_TRIES else None

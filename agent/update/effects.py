@@ -21,6 +21,7 @@ from agent.update.lifecycle import Effect, Event, SlotName, Update
 from agent.update.plan import Plan
 from agent.update.room import Way
 from agent.update.self_test import SelfTest
+from agent.update.shadowing import Renewed, Shadowing
 from agent.update.slot_disk import SlotDisk
 from agent.update.switch import Switch
 from agent.update.trust import Trust
@@ -65,6 +66,7 @@ class Parts:
     hardware: str
     serving: ServingSettings
     examination: Examination
+    shadowing: Shadowing
     upkeep: Upkeep
     superseded: Callable[[Update], bool]
     progress: Callable[[Update], None]  # a report of bytes fetched
@@ -96,6 +98,7 @@ class Effects:
             Effect.ASSEMBLE: self._assemble,
             Effect.STAGE: self._stage,
             Effect.SELF_TEST: self._self_test,
+            Effect.COMPARE: self._compare,
             Effect.SWAP: self._swap,
             Effect.WATCH: self._watch,
             Effect.COMMIT: self._commit,
@@ -214,7 +217,17 @@ class Effects:
         if isinstance(found, Refusal):
             return Outcome(Event.REJECTED, update, found.reason, found.detail)
         await parts.switch.tested(update, _slot(update), found)
-        return Outcome(Event.PASSED, update)
+        return Outcome(Event.CHOSEN if parts.shadowing.wanted(update) else Event.PASSED, update)
+
+    async def _compare(self, update: Update) -> Outcome:
+        compared, verdict = await self._parts.shadowing.watch(update, _slot(update))
+        match verdict:
+            case Renewed():
+                return Outcome(Event.RENEWED, compared)
+            case probation.Fail(reason, detail):
+                return Outcome(Event.REJECTED, compared, reason, detail)
+            case _:
+                return Outcome(Event.PASSED, compared)
 
     async def _swap(self, update: Update) -> Outcome:
         parts = self._parts

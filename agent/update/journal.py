@@ -181,6 +181,7 @@ class Journal:
             later=adopted.later,
             window=adopted.window,
             keep_versions=adopted.keep_versions,
+            shadow=adopted.shadow,
         )
         with self._transaction() as tx:
             _write_update(tx, "current", merged)

@@ -2,6 +2,7 @@
 
     announced -verify-> verified -plan-> planned -clear-> fetching -fetch-> fetched -assemble-> assembled
       -stage-> staged -self-test-> self-tested -swap-> probation -watch-> proven -commit-> COMMITTED
+                          '-> shadowing -compare-> shadowed -swap-'
 
 Whatever goes wrong before a slot is touched ends REFUSED; afterwards the slot is retired first and
 the update ends FAILED, ROLLED_BACK or CANCELLED. A state is saved before its effect is performed;
@@ -16,7 +17,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
-from shared.messages import Phase
+from shared.messages import Phase, ShadowFigures
+from shared.shadow import Terms
 from shared.windows import Window
 
 SlotName = Literal["a", "b"]
@@ -37,6 +39,8 @@ class State(StrEnum):
     ASSEMBLED = "assembled"
     STAGED = "staged"
     SELF_TESTED = "self-tested"
+    SHADOWING = "shadowing"
+    SHADOWED = "shadowed"
     PROBATION = "probation"
     PROVEN = "proven"
     FAILING = "failing"
@@ -61,7 +65,9 @@ class Event(StrEnum):
     CHUNK_LOST = "chunk-lost"  # a stored chunk is damaged: fetch it again
     ASSEMBLED = "assembled"  # files in the slot, digests checked, model scanned
     STAGED = "staged"  # the slot record says so
-    PASSED = "passed"  # self-test or probation
+    PASSED = "passed"  # self-test, shadow or probation
+    CHOSEN = "chosen"  # self-tested, and to be compared with what serves before it may
+    RENEWED = "renewed"  # other terms for the comparison arrived
     SWAPPED = "swapped"  # it answers requests
     COMMITTED = "committed"  # the slot is good for ever
     REJECTED = "rejected"  # with a reason
@@ -79,6 +85,7 @@ class Effect(StrEnum):
     ASSEMBLE = "assemble"
     STAGE = "stage"
     SELF_TEST = "self-test"
+    COMPARE = "compare"
     SWAP = "swap"
     WATCH = "watch"
     COMMIT = "commit"
@@ -103,8 +110,10 @@ MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
     State.FETCHING: {Event.FETCHED: State.FETCHED, **_GIVEN_UP},
     State.FETCHED: {Event.ASSEMBLED: State.ASSEMBLED, Event.CHUNK_LOST: State.FETCHING, **_GIVEN_UP},
     State.ASSEMBLED: {Event.STAGED: State.STAGED, **_GIVEN_UP},
-    State.STAGED: {Event.PASSED: State.SELF_TESTED, **_GIVEN_UP},
+    State.STAGED: {Event.PASSED: State.SELF_TESTED, Event.CHOSEN: State.SHADOWING, **_GIVEN_UP},
     State.SELF_TESTED: {Event.SWAPPED: State.PROBATION, **_GIVEN_UP},
+    State.SHADOWING: {Event.PASSED: State.SHADOWED, Event.RENEWED: State.SHADOWING, **_GIVEN_UP},
+    State.SHADOWED: {Event.SWAPPED: State.PROBATION, **_GIVEN_UP},
     State.PROBATION: {
         Event.PASSED: State.PROVEN,
         Event.REJECTED: State.CONDEMNED,
@@ -134,6 +143,8 @@ OWES: Final[Mapping[State, Effect]] = {
     State.ASSEMBLED: Effect.STAGE,
     State.STAGED: Effect.SELF_TEST,
     State.SELF_TESTED: Effect.SWAP,
+    State.SHADOWING: Effect.COMPARE,
+    State.SHADOWED: Effect.SWAP,
     State.PROBATION: Effect.WATCH,
     State.PROVEN: Effect.COMMIT,
     State.FAILING: Effect.RETIRE,
@@ -173,6 +184,8 @@ class Update:
     fetched_bytes: int | None = None
     window: Window | None = None  # swap inside it only; None: at once
     keep_versions: int | None = None  # of the model; None: nobody said, none more is put aside
+    shadow: Terms | None = None  # to be met beside what serves; None: no comparison is asked for
+    compared: ShadowFigures | None = None  # what the comparison showed up to now
 
     @property
     def final(self) -> bool:
@@ -199,6 +212,7 @@ class Draft:
     took_ms: float | None = None
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    shadow: ShadowFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +245,7 @@ def advance(update: Update, event: Event, *, reason: str | None = None, detail: 
 
 def holds_back(update: Update) -> bool:
     """True when the swap comes next, and has to wait for another assignment of the same release."""
-    return update.later and update.state is State.SELF_TESTED
+    return update.later and update.state in (State.SELF_TESTED, State.SHADOWED)
 
 
 def may_supersede(update: Update, model: str) -> bool:
@@ -258,4 +272,5 @@ def draft(update: Update, *, took_ms: float | None = None) -> Draft | None:
         took_ms=took_ms,
         fetched_bytes=update.fetched_bytes,
         total_bytes=update.total_bytes,
+        shadow=update.compared,
     )

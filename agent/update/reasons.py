@@ -6,9 +6,13 @@ beside the table that says which of them prove a release bad for good.
 I/O: none.
 """
 
+import errno
 from typing import Final
 
 from shared.errors import BrokenError, RefusedError, UnavailableError
+
+#: So often an effect may fail on the disk.
+DISK_TRIES: Final = 5
 
 
 class ForgedError(RefusedError):
@@ -181,6 +185,11 @@ ENGINES: Final = "E_ENGINES"  # are being made, or the provider made none
 ENGINE_TIMEOUT: Final = "E_ENGINE_TIMEOUT"
 STAND_IN: Final = "E_CPU_FALLBACK"
 LOAD: Final = "E_LOAD"
+SHADOW_DISAGREES: Final = "E_SHADOW_DISAGREES"
+SHADOW_SLOW: Final = "E_SHADOW_SLOW"
+SHADOW_ERRORS: Final = "E_SHADOW_ERRORS"
+SHADOW_CRASH: Final = "E_SHADOW_CRASH"
+SHADOW_FEW: Final = "E_SHADOW_FEW"
 PROBATION_ERRORS: Final = "E_PROBATION_ERRORS"
 PROBATION_LATENCY: Final = "E_PROBATION_LATENCY"
 PROBATION_ACCURACY: Final = "E_PROBATION_ACCURACY"
@@ -208,3 +217,10 @@ PROVEN_BAD: Final = frozenset(
         PROBATION_OUTPUT,
     }
 )
+
+
+def of_disk(error: OSError, tries: int) -> RefusedError | None:
+    """What an effect that failed so often on the disk ends with; None: it is tried again."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskSpaceError(str(error))
+    return DiskError(str(error)) if tries >= DISK_TRIES else None

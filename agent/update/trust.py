@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Json, PositiveInt, ValidationError
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -43,6 +43,7 @@ from shared.clock import Clock
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
 from shared.messages import MAX_PAYLOAD_BYTES, Announcement
+from shared.shadow import Terms
 from shared.windows import Window, check_zone
 
 signing.install()
@@ -70,6 +71,7 @@ class Orders(BaseModel):
     activate: Literal["now", "later"] = "now"
     window: Window | None = None
     keep_versions: PositiveInt | None = None
+    shadow: Json[Terms] | None = None  # as text: signed documents hold no fractions
 
 
 class Trust:
@@ -289,5 +291,6 @@ def _update(version: int, orders: Orders) -> Update:
         later=orders.activate == "later",
         window=orders.window,
         keep_versions=orders.keep_versions,
+        shadow=orders.shadow,
         state=State.ANNOUNCED,
     )

@@ -5,11 +5,10 @@ I/O: disk, tasks.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
-from agent.serving.supervisor import Serving
 from agent.update.journal import Journal
 from agent.update.probation import Performance, Tally
 from shared.errors import UnavailableError
@@ -55,11 +54,11 @@ class Vitals:
             self._journal.save_performance(model, version, found)
             self._saved[model, version] = found
 
-    async def keep(self, serving: Mapping[str, str]) -> None:
+    async def keep(self, serving: Callable[[], Mapping[str, str]]) -> None:
         """Until cancelled: remember the versions that serve (`serving` is asked each time)."""
         while True:
             await asyncio.sleep(REMEMBER_SECONDS)
-            for model, version in dict(serving).items():
+            for model, version in serving().items():
                 try:
                     self.remember(model, version)
                 except UnavailableError as error:
@@ -70,19 +69,3 @@ class Vitals:
         if key not in self._tallies:
             self._tallies[key] = Tally(self._journal.performance(model, version))
         return self._tallies[key]
-
-
-class Live(Mapping[str, str]):
-    """What serves now, asked anew each time."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-
-    def __getitem__(self, model: str) -> str:
-        return self._serving.serving()[model]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._serving.serving())
-
-    def __len__(self) -> int:
-        return len(self._serving.serving())

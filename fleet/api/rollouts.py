@@ -127,7 +127,7 @@ async def approve(rollout_id: str, request: Request, actor: Approve, body: Steer
 async def steer(
     rollout_id: str, verb: Verb, request: Request, actor: Write, body: Steer = _NO_REASON
 ) -> dict[str, Any]:
-    """Pause, resume, promote (waive the bake), abort, roll back."""
+    """Pause, resume, promote (waive the bake, or end the shadow), abort, roll back."""
     return await _changed(request, rollout_id, verb, _change(verb, body, actor.name), actor, body)
 
 

@@ -31,6 +31,7 @@ STEPS: Final[Mapping[str, int]] = {
     "assembled": 2,
     "staged": 2,
     "self-tested": 3,
+    "shadowing": 3,
     "probation": 3,
     "committed": 4,
 }
@@ -55,6 +56,7 @@ def plan(found: Document) -> str:
         f"      bake {span(found['bake_seconds'])}{_pace(found)}",
         *(f"      to {site or 'no site'}: {devices(it['devices'])}, {size(it['bytes'])}"
           for site, it in found["sites"].items() if len(found["sites"]) > 1),
+        *([f"      {shadowing(found['shadow'])}"] if found.get("shadow") else []),
         *_when(found),
         *_excluded(found),
         *([f"      waits for approval: {found['approval']}"] if found["approval"] else []),
@@ -137,6 +139,16 @@ def _when(found: Document) -> Iterator[str]:
         yield f"      goes before {others}, as its priority is {found['priority']}"
 
 
+def shadowing(terms: Document) -> str:
+    """What devices compare before they swap."""
+    share, samples, agreement = terms["share"], terms["min_samples"], terms["min_agreement"]
+    ends = "then waits for promote" if terms["stay"] else f"at most {span(terms['seconds'])}"
+    return (
+        f"first in the shadow: {share:.0%} of the requests, {samples} samples, {agreement:.1%} must agree;"
+        f" {ends}; too few: {terms['when_few']}"
+    )
+
+
 def stopping(found: Document, *, effects: Sequence[str]) -> str:
     """What an abort would do."""
     touched = [it for it in found["deployments"] if it["touched"]]
@@ -155,6 +167,10 @@ def stopping(found: Document, *, effects: Sequence[str]) -> str:
 
 def promotion(found: Document) -> str:
     """What a promotion would do."""
+    looking = sum(it["state"] == "shadowing" for it in found["deployments"])
+    if looking:
+        verb = "swaps" if looking == 1 else "swap"
+        return f"{devices(looking)} {verb} without more comparison; later ones compare nothing."
     left = found["bake_left_seconds"]
     waits = f"{span(left)} of watching" if left else "the bake of this wave"
     following = next((wave for wave in found["waves"] if wave["index"] == found["wave"] + 1), None)
@@ -222,7 +238,8 @@ def phase(device: Document) -> str:
     if device.get("waits_for"):
         text += f" (waits for {device['waits_for']})"
     why = ": ".join(filter(None, (device["reason"], device["detail"])))
-    return f"{text} {why}".rstrip()
+    compared = f"({device['shadow']})" if device.get("shadow") and text == "shadowing" else ""
+    return " ".join(filter(None, (text, compared, why)))
 
 
 def ended(found: Document) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import click
 
 from fleet.cli import rollout_words as words
-from fleet.cli import verdict_words
+from fleet.cli import shadow_terms, verdict_words
 from fleet.cli.errors import CliError, Exit
 from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import duration, pairs
@@ -78,6 +78,18 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--priority", type=click.Choice(PRIORITIES), help="Goes before rollouts of lower priority."),
             click.option("--webhook", help="Ask a channel of kind webhook, or a URL, before each wave goes on."),
             click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
+            click.option(
+                "--shadow",
+                metavar="TERMS",
+                help="First let it look on beside what serves: `10%`, or "
+                "`share=10%,samples=200,agreement=95%,latency=3,time=10m,few=go-on|hold|fail,stay`.",
+            ),
+            click.option(
+                "--min-agreement",
+                type=click.FloatRange(0, 100),
+                metavar="PERCENT",
+                help="Of the shadow, proven before the next wave.",
+            ),
         )
     ):
         function = option(function)
@@ -96,7 +108,8 @@ def plan(shell: Shell, **asked: Any) -> None:
     rollout,
     "start",
     example="flotilla rollout start digits@1.1.0 --waves 1,25%,100% --bake 30m\n"
-    "flotilla rollout start digits@1.1.0 --target site:gate --yes --watch",
+    "flotilla rollout start digits@1.1.0 --target site:gate --yes --watch\n"
+    "flotilla rollout start digits@1.1.0 --shadow share=10%,agreement=97% --min-agreement 95",
 )
 @_asked
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would happen.")
@@ -216,7 +229,7 @@ def approve(shell: Shell, rollout_id: str, reason: str) -> None:
 @click.option("--plan", "only_plan", is_flag=True, help="Only tell what would happen.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def promote(shell: Shell, rollout_id: str, only_plan: bool, yes: bool) -> None:
-    """Waive the rest of the bake of this wave. Gates still hold."""
+    """Waive the rest of the bake of this wave, or the shadow that devices are in. Gates still hold."""
     if only_plan or not yes:
         found = shell.api.get(_path(rollout_id))
         text = words.promotion(found)
@@ -354,7 +367,9 @@ def _body(**asked: Any) -> dict[str, Any]:
             max_latency_ms=asked["max_p95"],
             max_psi=asked["max_psi"],
             webhook=_webhook(asked["webhook"]),
+            min_shadow_agreement=_share(asked["min_agreement"]),
         ),
+        "shadow": None if asked["shadow"] is None else shadow_terms.read(asked["shadow"]),
     }
     return {key: value for key, value in body.items() if value is not None}
 

@@ -6,6 +6,7 @@ I/O: none.
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shared import shadow as comparison
 from shared.windows import Window
 
 
@@ -15,6 +16,7 @@ class Terms:
 
     window: Window | None = None  # swap inside it only
     keep_versions: int | None = None  # of the model, on this device
+    shadow: comparison.Terms | None = None  # look on first beside what serves
 
     def custom(self) -> dict[str, Any]:
         """The keys that it adds to `custom` of the assignment."""
@@ -23,6 +25,8 @@ class Terms:
             said["window"] = self.window.model_dump(mode="json", exclude_defaults=True)
         if self.keep_versions is not None:
             said["keep_versions"] = self.keep_versions
+        if self.shadow is not None:
+            said["shadow"] = self.shadow.model_dump_json()  # signed documents hold no fractions
         return said
 
 

@@ -13,7 +13,7 @@
                                               │
                           Director.assign ──► device ──► reports (fleet.telemetry.ingest) ──► reading …
 
-Reading order: states, waves, actions, counting, habits, trials, numbers, gate, comparing, pacing, winding, engine,
-saved, roster, histories, gathering, gate_driver, hooks, hook_driver, verdicts, reading, progress, targeting, plan,
-forecast, changing, driver.
+Reading order: states, waves, actions, counting, habits, trials, shadowing, numbers, gate, comparing, pacing, winding,
+engine, saved, roster, histories, gathering, gate_driver, hooks, hook_driver, verdicts, reading, progress, targeting,
+plan, forecast, changing, driver.
 """

@@ -142,4 +142,4 @@ def resuming(by: str) -> Change:
 
 def promoting(by: str) -> Change:
     """For `change`."""
-    return lambda rollout, _evidence, _now: engine.promote(rollout, by)
+    return lambda rollout, evidence, _now: engine.promote(rollout, by, evidence.members)

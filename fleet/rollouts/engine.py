@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from fleet.rollouts import shadowing
 from fleet.rollouts.actions import (
     Action,
     Announce,
@@ -239,13 +240,17 @@ def resume(rollout: Rollout, now: datetime, by: str) -> Step:
     return Step(rollout.moved(Event.RESUME, now), notes=(Note("info", f"Resumed by {by}"),))
 
 
-def promote(rollout: Rollout, by: str) -> Step:
-    """Waive the bake of the wave that is out. Gates still hold.
+def promote(rollout: Rollout, by: str, members: Iterable[Member] = ()) -> Step:
+    """Waive the bake of the wave that is out. Gates still hold. Where candidates look on in the shadow, their time is
+    over instead: these devices swap, and later ones compare nothing.
 
     Raises:
         RolloutStateError: it is not running.
     """
     advance(rollout.state, Event.FINISH)  # only a running one may finish
+    if looking := [member.device for member in members if shadowing.looks_on(member)]:
+        note = Note("info", f"Shadow ended by {by}: {len(looking)} devices go on to the swap")
+        return Step(replace(rollout, shadow=None), tuple(Announce(device) for device in looking), (note,))
     if rollout.promoted:
         return Step(rollout)
     return Step(replace(rollout, promoted=True), notes=(Note("info", f"Bake of this wave waived by {by}"),))

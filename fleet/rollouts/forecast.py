@@ -36,6 +36,7 @@ def document(made: Plan) -> dict[str, Any]:
         "version": rollout.version,
         "strategy": rollout.strategy,
         "priority": rollout.priority,
+        "shadow": None if rollout.shadow is None else rollout.shadow.model_dump(mode="json"),
         "window": None if rollout.window is None else rollout.window.text(),
         "goes_before": {other: len(devices) for other, devices in made.rivals.items()},
         "devices": len(made.order),

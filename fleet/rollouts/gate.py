@@ -45,6 +45,7 @@ def decide(numbers: Numbers) -> tuple[Check, ...]:
         comparing.trial(numbers, "crashes"),
         silence(numbers),
         webhook(numbers),
+        shadow(numbers),
     )
     return tuple(check for check in known if check is not None)
 
@@ -180,6 +181,15 @@ def webhook(numbers: Numbers) -> Check | None:
         detail = f"no pass within {hook.give_up_seconds:g} s; last: {said.reason}"
         return Check("webhook", Result.FAIL, None, None, "count", detail=detail, holds=True)
     return Check("webhook", Result(said.result), None, None, "count", detail=said.reason, holds=True)
+
+
+def shadow(numbers: Numbers) -> Check | None:
+    """Agreement with the version before, where devices compared the two; None where nothing is compared."""
+    found = numbers.shadow
+    if found is None:
+        return None
+    result, holds = Result(found.result), found.required
+    return Check("shadow agreement", result, found.value, found.limit, "ratio", detail=found.detail, holds=holds)
 
 
 def _of(bad: bool) -> Result:

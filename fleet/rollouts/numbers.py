@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from fleet.rollouts import shadowing
 from fleet.rollouts.states import ENDED, DriftSign, Evidence, HookAnswer, Limits, Member, Rollout, Vitals
 from fleet.rollouts.trials import Trials
 from shared.messages import Phase
@@ -46,6 +47,7 @@ class Numbers:
     drift: DriftSign | None = None
     trials: Trials = field(default_factory=Trials)
     hook: HookAnswer | None = None
+    shadow: shadowing.Judged | None = None
 
 
 def count(rollout: Rollout, evidence: Evidence, now: datetime) -> Numbers:
@@ -78,6 +80,7 @@ def count(rollout: Rollout, evidence: Evidence, now: datetime) -> Numbers:
         drift=evidence.drift,
         trials=evidence.trials,
         hook=evidence.hook,
+        shadow=shadowing.judge(rollout, released),
     )
 
 

@@ -45,6 +45,7 @@ from fleet.store import rollouts as store
 from shared.errors import BadInputError
 from shared.identifiers import DeviceId, ModelName, Version
 from shared.manifest import Manifest
+from shared.shadow import Terms
 from shared.windows import Hours
 
 DEFAULT_BAKE_SECONDS: Final = 300.0
@@ -118,6 +119,13 @@ class GateBody(Body):
     min_labelled: Annotated[int, Field(ge=1)] | None = None
     min_golden_ratio: Ratio | None = None
     webhook: hooks.Body | None = None
+    min_shadow_agreement: Ratio | None = None
+
+
+class ShadowBody(Terms):
+    """What a release must show beside what serves, on each device, before it may serve there."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Request(Body):
@@ -143,13 +151,18 @@ class Request(Body):
     gate: GateBody = GateBody()
     window: Literal["settings"] | Hours | None = None  # devices swap inside it; None: at once
     priority: Priority = "normal"  # takes devices that were not told from rollouts of lower priority
+    shadow: ShadowBody | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Request":
+        if self.gate.min_shadow_agreement is not None and self.shadow is None:
+            raise ValueError("gate.min_shadow_agreement needs a shadow: without one nothing is compared")
         if self.strategy == "rolling" and self.waves is not None:
             raise ValueError("a rolling rollout has batch_size, not waves")
         if self.strategy in ("blue-green", "all-at-once") and (self.waves is not None or self.manual):
             raise ValueError(f"a rollout of the kind {self.strategy} has one wave of everybody")
+        if self.shadow is not None and self.strategy == "blue-green":
+            raise ValueError("a blue-green rollout stages first and switches once: it has no shadow")
         if self.stage_ratio < 1 and self.strategy != "blue-green":
             raise ValueError("stage_ratio belongs to blue-green rollouts")
         return self
@@ -305,12 +318,13 @@ def _rollout(
         state=State.AWAITING_APPROVAL if asks else State.RUNNING,
         reason="waits for approval by another person" if asks else None,
         bake_seconds=request.delay_seconds if request.strategy == "rolling" else request.bake_seconds,
-        timeout_seconds=request.timeout_seconds or deployment.deployment_timeout_minutes * 60,
+        timeout_seconds=request.timeout_seconds or _usual_timeout(request, settings),
         max_in_flight=deployment.max_concurrent_deployments,
         auto_rollback=auto,
         window=_window(request, settings),
         priority=request.priority,
         limits=limits(request.gate, settings),
+        shadow=None if request.shadow is None else Terms(**request.shadow.model_dump()),
         target=target(request.target),
         force=request.force,
         ramp=None if request.ramp is None else Ramp(**request.ramp.model_dump()),
@@ -329,6 +343,12 @@ def _budget(request: Request, settings: FleetSettings) -> SiteBudget:
         in_flight_bytes=asked.in_flight_bytes or deployment.site_in_flight_bytes,
         hourly_bytes=asked.hourly_bytes or deployment.site_hourly_bytes,
     )
+
+
+def _usual_timeout(request: Request, settings: FleetSettings) -> float:
+    """Seconds for one device: to install the release, and to compare it where that is asked for."""
+    comparing = request.shadow.seconds if request.shadow is not None else 0.0
+    return settings.deployment.deployment_timeout_minutes * 60 + comparing
 
 
 def _waves(request: Request, classes: Mapping[str, str]) -> tuple[Wave, ...]:

@@ -24,9 +24,10 @@ from fleet.rollouts.states import (
     State,
 )
 from shared.messages import Phase
+from shared.shadow import in_words
 
 #: Checks whose limit is the least that must be reached.
-_LEAST: Final = frozenset({"success", "golden agreement", "accuracy"})
+_LEAST: Final = frozenset({"success", "golden agreement", "accuracy", "shadow agreement"})
 
 WaveState = Literal["done", "running", "baking", "paused", "waiting", "failed", "stopped"]
 
@@ -62,6 +63,7 @@ class DeploymentView:
     fetched_bytes: int | None
     total_bytes: int | None
     waits_for: str | None = None  # why it was not told yet, or does not switch yet
+    shadow: str = ""  # what it compared of the release and the version before, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +314,7 @@ def _deployment(member: Member, waits_for: str | None) -> DeploymentView:
         fetched_bytes=member.fetched_bytes,
         total_bytes=member.total_bytes,
         waits_for=waits_for,
+        shadow="" if member.shadow is None else in_words(member.shadow),
     )
 
 

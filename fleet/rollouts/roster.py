@@ -13,6 +13,7 @@ from typing import Any
 
 from fleet.rollouts.states import Member
 from fleet.store.rollouts import MemberRow
+from shared.messages import ShadowFigures
 
 
 class Roster:
@@ -62,7 +63,15 @@ def member(row: MemberRow) -> Member:
         active=row.lifecycle == "active",
         fetched_bytes=row.fetched_bytes,
         total_bytes=row.total_bytes,
+        shadow=_figures(row.shadow),
     )
+
+
+def _figures(raw: dict[str, Any] | str | None) -> ShadowFigures | None:
+    """SQLite gives text, PostgreSQL either."""
+    if raw is None or raw == "null":
+        return None
+    return ShadowFigures.model_validate_json(raw) if isinstance(raw, str) else ShadowFigures.model_validate(raw)
 
 
 def _time(raw: datetime | str | None) -> datetime | None:

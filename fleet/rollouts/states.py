@@ -13,7 +13,8 @@ from fleet.rollouts.errors import RolloutStateError
 from fleet.rollouts.trials import Trials
 from fleet.schedules.precedence import E_PREEMPTED, Priority
 from fleet.schedules.timing import Timetable
-from shared.messages import Phase
+from shared.messages import Phase, ShadowFigures
+from shared.shadow import Terms
 
 
 class State(StrEnum):
@@ -148,6 +149,7 @@ class Limits:
     silence_seconds: float = 300.0
     max_silent_ratio: float = 0.5  # of the devices that have the release
     require_evidence: bool = False  # hold a wave until every gate could be judged
+    min_shadow_agreement: float | None = None  # proven with 95 % confidence before the next wave; None: not required
     max_degradation: float = 0.1  # as many more errors, crashes, wrong answers than the control has are tolerated
     false_abort_level: float = 0.01  # chance that one comparison ever stops a rollout that does no harm
     max_accuracy_loss: float = 0.05  # against the reference data, as a difference of ratios, for certain
@@ -249,6 +251,8 @@ class Rollout:
         """Devices that are told now only stage the release."""
         return self.strategy == "blue-green" and self.switched_at is None
 
+    shadow: Terms | None = None  # devices compare the release with what serves before they swap
+
     @property
     def in_last_wave(self) -> bool:
         return self.wave >= len(self.waves) - 1
@@ -299,6 +303,7 @@ class Member:
     active: bool = True  # not revoked
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    shadow: ShadowFigures | None = None
     held: str | None = None  # why it is not told yet; None: it may be
     closed: timedelta = timedelta(0)  # of the time since it was told, when its window let it do nothing
 

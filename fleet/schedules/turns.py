@@ -63,11 +63,13 @@ def _placed(
 async def terms(tx: AsyncSession, debt: tables.OwedAction, device: tables.Device, keep_versions: int) -> Terms:
     """What the assignment that pays `debt` says beside its release. The way back never waits for a window."""
     row = await tx.get(tables.Rollout, debt.rollout_id)
-    table = saved.from_json(row.body).window if row is not None and debt.kind in _SWAPS else None
+    rollout = saved.from_json(row.body) if row is not None else None
+    table = rollout.window if rollout is not None and debt.kind in _SWAPS else None
+    shadow = rollout.shadow if rollout is not None and debt.kind == "announce" else None
     window = None
     if table is not None and timing.FEATURE in device.features:
         window = timing.window_of(table, debt.rollout_id, device.id, device.labels)
-    return Terms(window, keep_versions if KEEPS in device.features else None)
+    return Terms(window, keep_versions if KEEPS in device.features else None, shadow)
 
 
 async def _devices(tx: AsyncSession, rollout_id: str) -> Mapping[str, tables.Device]:

@@ -73,6 +73,7 @@ class MemberRow(NamedTuple):
     switched_at: datetime | str | None
     recalled_at: datetime | str | None
     seen_at: datetime | str | None
+    shadow: dict[str, Any] | str | None  # shared.messages.ShadowFigures
 
 
 async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tuple[Any, ...]]:
@@ -83,7 +84,7 @@ async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tup
         row.device_id, row.wave, row.state, row.reason, row.detail, row.previous, row.outcome, row.outcome_reason,
         row.outcome_detail, row.fetched_bytes, row.total_bytes, device.site, device.hardware, device.lifecycle,
         device.serving[model].as_string(), device.online, row.since, row.told_at, row.switched_at, row.recalled_at,
-        device.seen_at,
+        device.seen_at, row.shadow,
     )  # fmt: skip
     raw = NullType()  # SQLAlchemy's conversions cost more than the query
     query = select(*(type_coerce(column, raw) for column in columns)).join(Device, Device.id == Deployment.device_id)

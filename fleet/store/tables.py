@@ -139,6 +139,7 @@ class Deployment(Base):
     outcome: Mapped[str | None] = mapped_column(String(24))  # how the way forward stood when it was taken back
     outcome_reason: Mapped[str | None] = mapped_column(Text)
     outcome_detail: Mapped[str | None] = mapped_column(Text)
+    shadow: Mapped[dict[str, Any] | None]  # messages.ShadowFigures, the newest reported
 
 
 class OwedAction(Base):

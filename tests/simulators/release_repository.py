@@ -199,9 +199,11 @@ class ReleaseRepository:
         **runtime: Any,
     ) -> Release:
         """Seal, sign and serve a release. `listed` False: no release key vouches for it.
-        `minimum_counter`, `tolerance` and fields of the runtime may be given."""
+        `minimum_counter`, `tolerance`, `inputs`, `outputs` and fields of the runtime may be given."""
         content_key = signing.new_content_key()
         minimum, tolerance = runtime.pop("minimum_counter", 0), runtime.pop("tolerance", None)
+        inputs = runtime.pop("inputs", (Tensor(name="x", datatype="FP32", shape=(-1, 8)),))
+        outputs = runtime.pop("outputs", (Tensor(name="y", datatype="FP32", shape=(-1, 3)),))
         chunks: dict[str, bytes] = {}
         artifacts = {
             "model": _seal("model", file, content_key, chunks, chunk_bytes),
@@ -217,8 +219,8 @@ class ReleaseRepository:
             minimum_counter=minimum,
             created=self.now,
             runtime=Runtime(**{**facts, **runtime}),
-            inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 8)),),
-            outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 3)),),
+            inputs=inputs,
+            outputs=outputs,
             tolerance=tolerance or {"default": Tolerance()},
             latency_ms=0.1,
             artifacts=artifacts,

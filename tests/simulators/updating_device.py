@@ -21,7 +21,8 @@ from agent.update.journal import Journal
 from agent.update.lifecycle import Draft
 from agent.update.trust import Trust
 from shared.clock import Clock, SystemClock
-from shared.messages import Announcement, Phase
+from shared.messages import Announcement, Phase, ShadowFigures
+from shared.shadow import Terms, plus
 from tests.simulators.machine import WORKER
 from tests.simulators.release_repository import Release, ReleaseRepository, golden_of
 
@@ -37,6 +38,30 @@ QUICK = Backoff(0.005, 0.02)
 WAIT_SECONDS = 30
 
 
+@dataclass
+class FakeShadow:
+    """A candidate that looks on: a test says what was compared."""
+
+    version: str
+    terms: Terms
+    changed: Callable[[], None]
+    figures: ShadowFigures = field(default_factory=ShadowFigures)
+    deaths: list[str] = field(default_factory=list)
+    paused: bool = False
+
+    async def pause(self, *, on: bool) -> None:
+        self.paused = on
+
+    def compared(self, samples: int, agreed: int, **more: object) -> None:
+        found = {"requests": samples, "samples": samples, "agreed": agreed, **more}
+        self.figures = plus(self.figures, ShadowFigures.model_validate(found))
+        self.changed()
+
+    def died(self, how: str) -> None:
+        self.deaths.append(how)
+        self.changed()
+
+
 class FakeServing:
     """Keeps the contract of `agent.serving.supervisor.Serving`: only loaded versions can be routed to."""
 
@@ -47,6 +72,7 @@ class FakeServing:
         self.reasons: dict[str, str] = {}
         self.paused: list[str] = []
         self.exchanged: list[tuple[str, str]] = []  # version that left, version that came
+        self.shadow: FakeShadow | None = None
 
     async def load(self, file: ModelFile, *, build: bool = False) -> float:
         if file.version in self.refuses:
@@ -83,6 +109,18 @@ class FakeServing:
         self.reasons.pop(model, None)
         if text:
             self.reasons[model] = text
+
+    @asynccontextmanager
+    async def shadowing(
+        self, file: ModelFile, terms: Terms, changed: Callable[[], None]
+    ) -> AsyncIterator["FakeShadow"]:
+        if file.version in self.refuses:
+            raise LoadError(f"{file.version} does not load")
+        self.shadow = FakeShadow(file.version, terms, changed)
+        try:
+            yield self.shadow
+        finally:
+            self.shadow = None
 
     async def unload(self, model: str, version: str) -> None:
         self.loaded.pop((model, version), None)

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from fleet.api.rollouts import document
-from fleet.cli import rollout_screen, rollout_words
+from fleet.cli import rollout_screen, rollout_words, shadow_terms
 from fleet.rollouts import forecast, gate, pacing, progress, verdicts
 from fleet.rollouts.states import Effect, Evidence, Member, Rollout, State, Vitals, Wave
+from shared.shadow import Terms
 
 T0 = datetime(2026, 1, 1, 8, 16, 12, tzinfo=UTC)
 WAVES = (Wave("Canary", "1 device", 1), Wave("Fleet", "100 %", 2))
@@ -104,6 +105,33 @@ def test_a_webhook_is_a_channel_or_a_url(manager, types, given: str, asked: dict
     manager.answer("POST /api/v1/rollouts", view(), 201)
     assert types("rollout", "start", "digits@2.0.0", "--yes", "--webhook", given).exit_code == 0
     assert manager.asked[0].body["gate"] == {"webhook": asked}
+
+
+def test_a_shadow_is_asked_for_in_a_few_words_and_shown_in_the_plan(manager, types) -> None:
+    terms = Terms(share=0.05, min_samples=500, min_agreement=0.97, seconds=3600, when_few="hold", stay=True)
+    manager.answer("POST /api/v1/rollouts", PLAN | {"shadow": terms.model_dump(mode="json")})
+    words = "share=5%,samples=500,agreement=0.97,latency=2,time=1h,few=hold,stay"
+    result = types("rollout", "plan", "digits@2.0.0", "--shadow", words, "--min-agreement", "95")
+    assert result.exit_code == 0, result.output
+    assert "first in the shadow: 5% of the requests, 500 samples, 97.0% must agree; then waits for promote" in (
+        result.stdout
+    )
+    (asked,) = manager.asked
+    assert asked.body["gate"] == {"min_shadow_agreement": 0.95}
+    assert asked.body["shadow"] == {
+        "share": 0.05, "min_samples": 500, "min_agreement": 0.97, "max_latency_ratio": 2.0, "seconds": 3600.0,
+        "when_few": "hold", "stay": True,
+    }  # fmt: skip
+    assert shadow_terms.read("10%") == {"share": 0.1}
+
+
+def test_a_device_in_the_shadow_shows_its_figures_and_promotion_says_what_it_ends(manager, types) -> None:
+    looking = view(State.RUNNING, "shadowing", wave=0, shadow=Terms())
+    looking["deployments"][0]["shadow"] = "412 compared, 97.82 % agree"
+    assert rollout_words.phase(looking["deployments"][0]) == "shadowing (412 compared, 97.82 % agree)"
+    manager.answer("GET /api/v1/rollouts/ro-7f3k", looking)
+    result = types("rollout", "promote", "ro-7f3k", "--plan")
+    assert result.stdout.strip() == "1 device swaps without more comparison; later ones compare nothing."
 
 
 def test_start_with_yes_answers_the_rollout(manager, types) -> None:
@@ -240,7 +268,16 @@ def test_promote_tells_what_is_skipped(manager, types) -> None:
     assert result.stdout.strip() == "This skips 30 s of watching; then Fleet (2 devices) follows."
 
 
-@pytest.mark.parametrize("words", [["digits"], ["digits@1.0.0", "--target", "x:y"], ["digits@1.0.0", "--bake", "soon"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["digits"],
+        ["digits@1.0.0", "--target", "x:y"],
+        ["digits@1.0.0", "--bake", "soon"],
+        ["digits@1.0.0", "--shadow", "share=much"],
+        ["digits@1.0.0", "--shadow", "shore=10%"],
+    ],
+)
 def test_misuse_is_exit_2(manager, types, words) -> None:
     assert types("rollout", "plan", *words).exit_code == 2
 
