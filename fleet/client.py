@@ -35,6 +35,7 @@ from fleet.rest.resources import (
     Models,
     One,
     Rollouts,
+    Schedules,
     Tokens,
 )
 from fleet.rest.signing import Signing
@@ -54,6 +55,7 @@ class _Nouns(Generic[One, Many]):
         self.invites = Invites(ask)
         self.models = Models(ask)
         self.rollouts = Rollouts(ask)
+        self.schedules = Schedules(ask)
         self.drift = Drift(ask)
         self.alerts = Alerts(ask)
         self.tokens = Tokens(ask)

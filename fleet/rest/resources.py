@@ -257,3 +257,31 @@ class Audit(_Resource[One, Many]):
     def verify(self) -> One:
         """Is the chain of hashes intact?"""
         return self._ask.one(get("/audit/verify"))
+
+
+class Schedules(_Resource[One, Many]):
+    """`/schedules`: rollouts for later."""
+
+    def create(self, model: str, version: str, *, target: Target = "all", **options: Any) -> One:
+        """One that is due at `at` (RFC 3339) or by `cron`; `version` may be an alias. Options as of a rollout."""
+        return self._ask.one(post("/schedules", _wanted(model, version, target, options)))
+
+    def list(self, *, state: str = "live") -> Many:
+        """Schedules, newest first; `state="all"` with those that are over."""
+        return self._ask.many(get("/schedules", state=state))
+
+    def get(self, schedule: str) -> One:
+        """One schedule."""
+        return self._ask.one(get(under("schedules", schedule)))
+
+    def pause(self, schedule: str) -> One:
+        """Let its time pass."""
+        return self._ask.one(post(under("schedules", schedule, "pause")))
+
+    def resume(self, schedule: str) -> One:
+        """Go on after `pause`."""
+        return self._ask.one(post(under("schedules", schedule, "resume")))
+
+    def cancel(self, schedule: str) -> One:
+        """End it. A rollout that it made already goes on."""
+        return self._ask.one(post(under("schedules", schedule, "cancel")))
