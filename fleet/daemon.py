@@ -26,6 +26,8 @@ from fleet.errors import TlsError
 from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
 from fleet.rollouts.driver import RolloutDriver
+from fleet.schedules.driver import ScheduleDriver
+from fleet.schedules.sweep import Sweep
 from fleet.telemetry.driver import DriftDriver
 from fleet.telemetry.performance_driver import PerformanceDriver
 from shared.durable import replace_file
@@ -116,6 +118,8 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "link", manager.link.run()
     yield "ingest", manager.ingest.run()
     yield "rollouts", RolloutDriver(manager).run()
+    yield "schedules", ScheduleDriver(manager).run()
+    yield "sweep", Sweep(manager).run()
     yield "drift", DriftDriver(manager).run()
     yield "alerts", AlertDriver(manager).run()
     yield "alert-watch", AlertWatch(manager).run()

@@ -137,6 +137,24 @@ data_dir: {data_dir}
 #   heartbeat_interval_seconds: 60   # a device is late after 1.5 and offline after 3 of these in silence
 #   auto_rollback_on_failure: true
 
+# scheduling:                        # windows, schedules, aliases: see docs/schedules.md
+#   enable_auto_updates: true        # moving an alias brings its version to the devices that follow it
+#   update_window_start: "02:00"     # on the wall of each device
+#   update_window_end: "04:00"
+#   weekdays: [mon, tue, wed, thu, fri, sat, sun]
+#   blackout_dates: []               # such as [2026-12-24, 2026-12-25]
+#   timezone: UTC                    # of devices without the label `timezone`
+#   batch_size: 3
+#   rollout_strategy: canary         # canary, blue_green, rolling
+#   jitter_minutes: 10
+#   missed_windows: 2                # then an alert
+#   misfire_grace_minutes: 60
+
+# versioning:
+#   max_versions_per_device: 3
+#   version_retention_days: 30
+#   cleanup_old_versions: true
+
 # monitoring:
 #   error_rate_threshold: 0.05
 #   latency_threshold_ms: 1000

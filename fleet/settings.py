@@ -6,6 +6,7 @@ I/O: none.
 """
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,10 +18,13 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
 from fleet.alerts.channels import Channel, ChannelName
+from shared.errors import BadInputError
+from shared.windows import WEEKDAYS, Hours, WallTime, Weekday, ZoneName, check_zone
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -111,6 +115,58 @@ class DeploymentSettings(Section):
     require_device_authentication: bool = True  # false: devices may ask without a claim token, and wait to be accepted
 
 
+class SchedulingSettings(Section):
+    """When devices change what they serve: scheduled and automatic updates, and rollouts with `--in-window`."""
+
+    enable_auto_updates: bool = True  # moving an alias brings its version to the devices that follow it
+    update_window_start: WallTime = "02:00"  # on the wall of each device
+    update_window_end: WallTime = "04:00"  # on the next day if it is earlier; 24:00 is midnight
+    batch_size: PositiveInt = 3  # of automatic updates: a batch, or the first wave of a canary
+    rollout_strategy: Literal["canary", "blue_green", "rolling"] = "canary"  # of automatic updates
+    weekdays: tuple[Weekday, ...] = WEEKDAYS  # that a window may begin on
+    blackout_dates: tuple[date, ...] = ()  # no swap on these, from midnight to midnight
+    timezone: ZoneName = "UTC"  # of devices without the label `timezone`
+    jitter_minutes: NonNegativeFloat = 10.0  # devices begin spread over so long
+    missed_windows: PositiveInt = 2  # windows that a device may let pass before an alert tells of it
+    misfire_grace_minutes: NonNegativeFloat = 60.0  # a schedule that is later than this is skipped
+
+    @field_validator("update_window_start", "update_window_end", mode="before")
+    @classmethod
+    def _wall_time(cls, said: object) -> object:
+        """YAML reads 22:00 without quotes as 1320, in base 60."""
+        if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= 24 * 60:
+            return f"{said // 60:02d}:{said % 60:02d}"
+        return said
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        try:
+            check_zone(self.timezone)
+        except BadInputError as error:
+            raise ValueError(error.detail) from None
+        if not self.weekdays or self.update_window_start in (self.update_window_end, "24:00"):
+            raise ValueError("the window needs a weekday, and other times to begin and to end at")
+        return self
+
+    @property
+    def hours(self) -> Hours:
+        """The window."""
+        return Hours(
+            start=self.update_window_start,
+            end=self.update_window_end,
+            weekdays=self.weekdays,
+            blackouts=self.blackout_dates,
+        )
+
+
+class VersioningSettings(Section):
+    """How many versions are kept, and for how long."""
+
+    max_versions_per_device: PositiveInt = 3  # of each model; two at least, for going back without download
+    version_retention_days: PositiveFloat = 30.0  # of chunks that nothing needs, since their release was published
+    cleanup_old_versions: bool = True  # remove them by itself, once an hour
+
+
 class MonitoringSettings(Section):
     """Guard rails of a new version: beyond one of them its rollout stops."""
 
@@ -193,6 +249,8 @@ class FleetSettings(Section):
     enrolment: EnrolmentSettings = EnrolmentSettings()
     security: SecuritySettings = SecuritySettings()
     deployment: DeploymentSettings = DeploymentSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
+    versioning: VersioningSettings = VersioningSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     drift_detection: DriftSettings = DriftSettings()
     thresholds: Thresholds = Thresholds()

@@ -118,6 +118,7 @@ class DeviceState(Message):
     boot: str = ""  # changes at each start of the agent
     agent_version: str = ""
     assignment: NonNegativeInt = 0  # highest assignment version seen
+    features: tuple[str, ...] = ()  # what this agent can do that older ones cannot: `windows`, `keep-versions`
     hardware: str = ""  # hardware class, such as `orin-nano-8g` or `x86_64`
     slots: tuple[SlotState, ...] = ()
     serving: dict[str, str] = Field(default_factory=dict)  # model -> version

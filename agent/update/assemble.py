@@ -40,10 +40,26 @@ def assemble(
         path = disk.file(manifest.model, slot, name)
         _write(path, artifact, _pieces(name, artifact, content_key, store))
     durable.replace_file(folder / slot_disk.MANIFEST_FILE, data, mode=READ_ONLY)
+    _scan(manifest, disk, slot)
+    durable.sync_folder(folder)
+
+
+def restored(manifest: Manifest, digest: str, *, disk: SlotDisk, slot: SlotName) -> bool:
+    """True when the release was kept beside the slots and is in `slot` now, whole. Checked as if it came anew.
+
+    Raises:
+        ManifestError, OnnxError: as `assemble`.
+    """
+    if not disk.take_out(manifest.model, slot, digest):
+        return False
+    _scan(manifest, disk, slot)
+    return True
+
+
+def _scan(manifest: Manifest, disk: SlotDisk, slot: SlotName) -> None:
     facts = onnx_scan.scan(disk.file(manifest.model, slot, "model").read_bytes())
     if (facts.ir_version, facts.opset) != (manifest.runtime.ir_version, manifest.runtime.opset):
         raise ManifestError("the model is of another ONNX form than the manifest says")
-    durable.sync_folder(folder)
 
 
 def _pieces(name: str, artifact: Artifact, content_key: bytes, store: ChunkStore) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ from agent.update.holdups import Holdups
 from agent.update.intake import Intake
 from agent.update.journal import Journal
 from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
+from agent.update.opening import Opening
 from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
 from agent.update.slot_disk import SLOTS, SlotDisk
@@ -80,6 +81,7 @@ class Driver:
         answering = Answering(disk=self._disk, serving=serving, settings=own)
         self._engines, machine = Engines(state_dir, own), machine or Machine()
         self._holdups = Holdups(settings, machine=machine, clock=clock, tell=self._tell_waiting)
+        self._opening = Opening(settings, disk=self._disk, journal=journal, holdups=self._holdups, clock=clock)
         self._switch = Switch(
             disk=self._disk,
             answering=answering,
@@ -276,8 +278,8 @@ class Driver:
 
     async def _step(self, update: Update) -> Update:
         started = self._clock.monotonic()
-        update = self._adopted(update)
-        outcome = await self._outcome(update)
+        update, ended = await self._ready(self._adopted(update))
+        outcome = ended or await self._outcome(update)
         self._checkpoint(lifecycle.OWES[update.state])
         superseded = outcome.event is Event.SUPERSEDED
         moved = lifecycle.advance(
@@ -293,19 +295,23 @@ class Driver:
         return moved
 
     async def _outcome(self, update: Update) -> Outcome:
-        """What the owed effect came to, unless a newer assignment pushes the update aside, or the machine is not fit
-        for it."""
-        if lifecycle.OWES[update.state] in _NEEDS_A_FIT_MACHINE:
-            refused = await self._unless_newer(update, self._fit(update))
-            if refused is not None:
-                return refused
+        """What the owed effect came to, unless a newer assignment pushes the update aside."""
         if lifecycle.OWES[update.state] not in _LEFT_AT_ONCE:
             aside = update.state is not lifecycle.State.PROVEN and self._superseded(update)
             return Outcome(Event.SUPERSEDED, update) if aside else await self._performed(update)
         return await self._unless_newer(update, self._performed(update)) or Outcome(Event.SUPERSEDED, update)
 
+    async def _ready(self, update: Update) -> tuple[Update, Outcome | None]:
+        """Returns when window and machine let the owed effect begin: the update, or how it ended instead."""
+        while (effect := lifecycle.OWES[update.state]) in _NEEDS_A_FIT_MACHINE:
+            if effect is Effect.SWAP:
+                update = await self._opening.wait(update, aside=self._superseded, newest=self._adopted)
+            ended = await self._unless_newer(update, self._fit(update))
+            if ended is not None or effect is not Effect.SWAP or self._opening.closed(update) is None:
+                return update, ended
+        return update, None
+
     async def _fit(self, update: Update) -> Outcome | None:
-        """None as soon as the machine may load something."""
         error = await self._holdups.until_fit(update)
         return None if error is None else Outcome(Event.REJECTED, update, error.code, error.detail)
 
@@ -338,8 +344,6 @@ class Driver:
                     return Outcome(Event.REJECTED, update, found.code, found.detail)
             await asyncio.sleep(wait)
         raise AssertionError("back-off is endless")
-
-    # newer assignments
 
     def _superseded(self, update: Update) -> bool:
         waiting = self._journal.update("next")

@@ -116,17 +116,19 @@ class Effects:
             return Outcome(Event.REJECTED, update, code, detail)
         admission.admit(update, manifest, await self._facts(update, found))
         last_good = record[record.last_good].version if record.last_good else None
+        kept = parts.disk.keeps(update.model, update.manifest)
         planned = replace(
             update,
             slot=found.slot,
             previous=last_good,
             total_bytes=found.total_bytes,
-            fetched_bytes=found.total_bytes - found.missing_bytes,
+            fetched_bytes=found.total_bytes - (0 if kept else found.missing_bytes),
         )
         return Outcome(Event.HELD if found.held else Event.PLANNED, planned)
 
     async def _facts(self, update: Update, found: Plan) -> admission.Facts:
         parts = self._parts
+        kept = parts.disk.keeps(update.model, update.manifest)
         if self._installed is None:
             self._installed = await parts.self_test.providers()
         return admission.Facts(
@@ -134,10 +136,12 @@ class Effects:
             providers=self._installed,
             allowed=parts.serving.providers,
             cpu_fallback=parts.serving.cpu_fallback,
-            free_bytes=parts.disk.free_bytes() + parts.disk.used_bytes(update.model, found.slot),
+            free_bytes=parts.disk.free_bytes()
+            + parts.disk.used_bytes(update.model, found.slot)
+            + parts.disk.kept_bytes(update.model),
             keep_free_bytes=parts.settings.minimum_free_bytes,
-            missing_bytes=found.missing_bytes,
-            plain_bytes=found.plain_bytes,
+            missing_bytes=0 if kept else found.missing_bytes,
+            plain_bytes=0 if kept else found.plain_bytes,
             counter_floor=max(parts.journal.floor(update.model), parts.disk.read(update.model).minimum_counter),
             known_bad=parts.journal.bad(update.manifest),
             taken_back=parts.journal.taken_back(update),
@@ -154,11 +158,18 @@ class Effects:
             raise reasons.ManifestError(error.detail) from None
 
     async def _clear(self, update: Update) -> Outcome:
-        await self._parts.switch.clear(update, _slot(update))
+        parts = self._parts
+        await parts.switch.clear(update, _slot(update))
+        if not parts.disk.keeps(update.model, update.manifest):
+            manifest = await self._manifest(update)
+            needed = manifest.sealed_bytes + manifest.plain_bytes + parts.settings.minimum_free_bytes
+            parts.disk.make_room(update.model, needed)
         return Outcome(Event.CLEARED, update)
 
     async def _fetch(self, update: Update) -> Outcome:
         parts = self._parts
+        if parts.disk.keeps(update.model, update.manifest):
+            return Outcome(Event.FETCHED, update)
         manifest = await self._manifest(update)
         wanted = plan.chunks(manifest)
         parts.store.prune(keep={chunk.id for chunk in wanted})
@@ -170,6 +181,9 @@ class Effects:
     async def _assemble(self, update: Update) -> Outcome:
         parts = self._parts
         manifest = await self._manifest(update)
+        slot = _slot(update)
+        if await _to_the_end(lambda: assemble.restored(manifest, update.manifest, disk=parts.disk, slot=slot)):
+            return Outcome(Event.ASSEMBLED, update)
         try:
             await _to_the_end(
                 lambda: assemble.assemble(
@@ -178,7 +192,7 @@ class Effects:
                     content_key=parts.trust.content_key(update),
                     store=parts.store,
                     disk=parts.disk,
-                    slot=_slot(update),
+                    slot=slot,
                 )
             )
         except chunking.DamagedChunkError as error:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from shared.messages import Phase
+from shared.windows import Window
 
 SlotName = Literal["a", "b"]
 
@@ -169,6 +170,8 @@ class Update:
     previous: str | None = None  # version that served before
     total_bytes: int | None = None  # on the wire
     fetched_bytes: int | None = None
+    window: Window | None = None  # swap inside it only; None: at once
+    keep_versions: int | None = None  # of the model; None: as many as there are slots
 
     @property
     def final(self) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -43,6 +43,7 @@ from shared.clock import Clock
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
 from shared.messages import MAX_PAYLOAD_BYTES, Announcement
+from shared.windows import Window, check_zone
 
 signing.install()
 logger = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ _TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
 
 
 class Orders(BaseModel):
-    """The `custom` part of an assignment."""
+    """The `custom` part of an assignment. What is signed and not understood is refused (ADR 6)."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     device: DeviceId
     model: ModelName
@@ -66,6 +67,8 @@ class Orders(BaseModel):
     rollout: str | None = None
     sealed_key: str
     force: bool = False
+    window: Window | None = None
+    keep_versions: PositiveInt | None = None
 
 
 class Trust:
@@ -187,6 +190,8 @@ class Trust:
     def _judge(self, version: int, orders: Orders, updater: Updater) -> None:
         if version < self._journal.seen:
             raise reasons.ReplayedError(f"assignment {version} after {self._journal.seen}")
+        if orders.window is not None:
+            check_zone(orders.window.zone)
         path = release_path(orders.model, orders.version)
         try:
             released = updater.get_targetinfo(path)
@@ -280,5 +285,7 @@ def _update(version: int, orders: Orders) -> Update:
         sealed_key=orders.sealed_key,
         rollout=orders.rollout,
         force=orders.force,
+        window=orders.window,
+        keep_versions=orders.keep_versions,
         state=State.ANNOUNCED,
     )

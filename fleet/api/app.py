@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from fleet.access.answers import Answers
 from fleet.api import (
     alerts,
+    aliases,
     audit,
     baselines,
     channels,
@@ -34,6 +35,7 @@ from fleet.api import (
     login,
     models,
     rollouts,
+    schedules,
     silences,
     tokens,
     trust,
@@ -54,10 +56,12 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     devices.router,
     invites.router,
     enroll.router,
+    aliases.router,
     models.router,
     chunks.router,
     trust.router,
     rollouts.router,
+    schedules.router,
     drift.router,
     baselines.router,
     alerts.router,

@@ -167,6 +167,9 @@ def planned(made: plan.Plan) -> dict[str, Any]:
         "timeout_seconds": rollout.timeout_seconds,
         "auto_rollback": rollout.auto_rollback,
         "limits": asdict(rollout.limits),
+        "window": None if rollout.window is None else rollout.window.text(),
+        "priority": rollout.priority,
+        "goes_before": {other: len(devices) for other, devices in made.rivals.items()},
     }
 
 
@@ -177,6 +180,7 @@ def _summary(row: tables.Rollout, tally: dict[str, int] | Any) -> dict[str, Any]
         "model": row.model,
         "version": row.version,
         "strategy": row.strategy,
+        "priority": rollout.priority,
         "state": row.state,
         "reason": row.reason,
         "wave": rollout.wave + 1,

@@ -124,6 +124,65 @@ def show(shell: Shell, name: str, version: str | None) -> None:
     shell.emit(found, lambda: _portrait(found))
 
 
+@command(
+    model,
+    "alias",
+    example="flotilla model alias digits\n"
+    "flotilla model alias digits stable 1.2.0\nflotilla model alias digits stable --undo",
+)
+@click.argument("name")
+@click.argument("alias", required=False)
+@click.argument("version", required=False)
+@click.option("--undo", is_flag=True, help="Back to what it stood for before its last move.")
+@click.option("--remove", is_flag=True, help="Nobody follows it any more; devices keep what they have.")
+def alias(shell: Shell, name: str, alias: str | None, version: str | None, undo: bool, remove: bool) -> None:
+    """Let ALIAS, such as `stable`, stand for VERSION; without more, show the aliases of the model NAME.
+
+    Devices whose label `channel` names it follow (without the label: `stable`), where `scheduling.enable_auto_updates`
+    is on: they fetch at once and swap inside their maintenance window.
+    """
+    base = f"/models/{quote(name, safe='')}/aliases"
+    if alias is None:
+        rows = shell.api.get(base)["items"]
+        columns: list[Column] = [("ALIAS", "alias"), ("VERSION", "version"), ("MOVED", "moved_at"), ("BY", "moved_by"),
+                   ("BEFORE", _before)]  # fmt: skip
+        nothing = f"No aliases. Next: flotilla model alias {name} stable VERSION"
+        shell.table(rows, columns, document={"items": rows}, empty=nothing)
+        return
+    if sum((version is not None, undo, remove)) != 1:
+        raise CliError("E_USAGE", "what shall become of it?", "give a VERSION, --undo or --remove",
+                       f"flotilla model alias {name} {alias} VERSION", Exit.USAGE)  # fmt: skip
+    path = f"{base}/{quote(alias, safe='')}"
+    if remove:
+        shell.emit(shell.api.delete(path), f"{name} has no alias {alias} any more.")
+        return
+    found = shell.api.post(f"{path}/undo") if undo else shell.api.put(path, json={"version": version})
+    was = f", it was {found['before']}" if found["before"] not in (None, found["version"]) else ""
+    shell.emit(found, f"{name}@{alias} is {found['version']}{was}")
+    if found["schedule"]:
+        shell.say(f"Devices that follow it: flotilla schedule show {found['schedule']}")
+
+
+@command(model, "cleanup", example="flotilla model cleanup --dry-run\nflotilla model cleanup --yes")
+@click.option("--dry-run", is_flag=True, help="Only tell which would go, and why the others stay.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cleanup(shell: Shell, dry_run: bool, yes: bool) -> None:
+    """Retire versions older than `versioning.version_retention_days` that nothing needs: delete their chunks.
+
+    What a slot, an alias, a rollout, a schedule or a pinned baseline needs stays, and the newest of each model.
+    """
+    found = shell.api.post("/models/cleanup", params={"dry_run": True})
+    gone = [one for one in found["items"] if one["goes"]]
+    if not dry_run and gone:
+        names = ", ".join(f"{one['model']}@{one['version']}" for one in gone)
+        shell.confirm(f"{names} will be retired. Continue?", yes=yes)
+        found = shell.api.post("/models/cleanup")
+    rows = found["items"]
+    columns: list[Column] = [("RELEASE", lambda row: f"{row['model']}@{row['version']}"),
+               ("", lambda row: "goes" if row["goes"] else "stays"), ("WHY", "why")]  # fmt: skip
+    shell.table(rows, columns, document=found, empty="No versions.")
+
+
 @command(model, "verify", example="flotilla model verify digits 1.1.0\nflotilla model verify digits 1.1.0 model.onnx")
 @click.argument("name")
 @click.argument("version")
@@ -143,6 +202,10 @@ def verify(shell: Shell, name: str, version: str, file: Path | None, folder: Pat
     document = vouched(trust, found, _read(file) if file else None)
     shell.emit(document, f"✔ {name}@{version} is signed by {document['signatures']} of {document['keys']} release keys"
                + (f", and {file} is the file in it" if file else ""))  # fmt: skip
+
+
+def _before(row: Row) -> str:
+    return str(row["moves"][0]["from"] or "") if row["moves"] else ""
 
 
 def _size(row: Row) -> str:

@@ -64,8 +64,17 @@ def plan(found: Document) -> str:
             f"Plan  {devices(found['devices'])}: {reach};  {each} each, {total} in all",
             f"      {waves};  bake {span(found['bake_seconds'])}",
             f"      stop if a device takes it back, {stop};  {after}",
+            *_when(found),
         )
     )
+
+
+def _when(found: Document) -> Iterator[str]:
+    if window := found.get("window"):
+        yield f"      devices fetch and test at once, and swap only from {window}"
+    if before := found.get("goes_before"):
+        others = ", ".join(f"{other} on {devices(number)}" for other, number in before.items())
+        yield f"      goes before {others}, as its priority is {found['priority']}"
 
 
 def stopping(found: Document, *, back: bool) -> str:

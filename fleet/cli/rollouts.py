@@ -16,6 +16,7 @@ from fleet.cli.shell import Shell, command, group
 from fleet.cli.wording import duration, pairs
 
 POLL_SECONDS: Final = 0.5
+PRIORITIES: Final = ("low", "normal", "high", "critical")
 OVER: Final = frozenset({"completed", "aborted", "rolled-back", "failed"})
 
 Follow = Iterator[Mapping[str, Any]]
@@ -39,7 +40,7 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
                 "--target",
                 default="all",
                 show_default=True,
-                help="`all`, ids `cam-1,cam-2`, `site:NAME`, or `label:KEY=VALUE` (several with commas).",
+                help="`all`, ids `cam-1,cam-2`, `site:NAME`, `channel:NAME`, `label:KEY=VALUE` (several with commas).",
             ),
             click.option("--waves", help="Growing counts or percentages, such as `1,25%,100%`. [5%,25%,50%,100%]"),
             click.option("--bake", help="Watch each wave so long before the next one. [5m]"),
@@ -50,6 +51,9 @@ def _asked(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--rollback/--no-rollback", "back", default=None, help="Go back by itself when a gate fails."),
             click.option("--max-errors", type=click.FloatRange(0, 100), metavar="PERCENT", help="Of requests."),
             click.option("--max-p95", type=click.FloatRange(0, min_open=True), metavar="MS", help="Latency."),
+            click.option("--in-window", is_flag=True, help="Devices swap inside the maintenance window only."),
+            click.option("--window", metavar="START-END", help="Another window than that of the manager: 22:00-05:00."),
+            click.option("--priority", type=click.Choice(PRIORITIES), help="Goes before rollouts of lower priority."),
             click.option("--max-psi", type=click.FloatRange(0, min_open=True), metavar="PSI", help="Drift."),
         )
     ):
@@ -276,6 +280,9 @@ def _body(
     max_errors: float | None,
     max_p95: float | None,
     max_psi: float | None,
+    in_window: bool,
+    window: str | None,
+    priority: str | None,
 ) -> dict[str, Any]:
     model, at, version = release.partition("@")
     if not at or not version:
@@ -288,7 +295,7 @@ def _body(
     body = {
         "model": model,
         "version": version,
-        "target": _target(target),
+        "target": target_of(target),
         "strategy": strategy,
         "waves": [part.strip() for part in waves.split(",")] if waves else None,
         "bake_seconds": _seconds(bake),
@@ -296,6 +303,8 @@ def _body(
         "delay_seconds": _seconds(delay),
         "timeout_seconds": _seconds(timeout),
         "auto_rollback": back,
+        "window": hours(window) or ("settings" if in_window else None),
+        "priority": priority,
         "gate": {key: value for key, value in gate.items() if value is not None} or None,
     }
     return {key: value for key, value in body.items() if value is not None}
@@ -307,12 +316,28 @@ def _seconds(text: str | None) -> float | None:
     return 0.0 if text.strip() in {"0", "0s", "0m"} else duration(text).total_seconds()
 
 
-def _target(text: str) -> str | dict[str, Any]:
+def hours(text: str | None) -> dict[str, str] | None:
+    """`22:00-05:00` as the API takes it.
+
+    Raises:
+        CliError: another form.
+    """
+    if text is None:
+        return None
+    start, dash, end = text.partition("-")
+    if not dash:
+        raise CliError("E_USAGE", f"{text!r} is not START-END", "", "such as 22:00-05:00", Exit.USAGE)
+    return {"start": start.strip(), "end": end.strip()}
+
+
+def target_of(text: str) -> str | dict[str, Any]:
     kind, colon, rest = text.partition(":")
     if text == "all":
         return "all"
     if colon and kind == "site":
         return {"site": rest}
+    if colon and kind == "channel":
+        return {"channel": rest}
     if colon and kind == "label":
         return {"labels": pairs(rest.split(","))}
     if colon:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fleet.devices.terms import AT_ONCE, Terms
 from shared.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -32,12 +33,25 @@ class NoOtherSlotError(RefusedError):
 
 
 async def assign(
-    tx: AsyncSession, director: Director, device: Device, release: Release, *, rollout: str, now: datetime
+    tx: AsyncSession,
+    director: Director,
+    device: Device,
+    release: Release,
+    *,
+    rollout: str,
+    terms: Terms = AT_ONCE,
+    now: datetime,
 ) -> int:
     """The new assignment version of `device`, stored with its signed document."""
     version = device.assignment + 1
     device.assigned = director.assign(
-        device=device.id, box_key=device.box_key, release=release, rollout=rollout, version=version, now=now
+        device=device.id,
+        box_key=device.box_key,
+        release=release,
+        rollout=rollout,
+        terms=terms,
+        version=version,
+        now=now,
     )
     device.assignment = version
     await tx.flush()

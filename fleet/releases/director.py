@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tuf.api._payload import TargetFile, Targets
 from tuf.api.metadata import Metadata
 
+from fleet.devices.terms import AT_ONCE, Terms
 from fleet.releases import documents
 from fleet.releases.errors import NotInitialisedError
 from fleet.store import releases as store
@@ -42,6 +43,7 @@ class Director:
         rollout: str,
         version: int,
         now: datetime,
+        terms: Terms = AT_ONCE,
     ) -> str:
         """The signed assignment number `version` of `device`: run `release`, opened with the key sealed inside.
 
@@ -56,6 +58,7 @@ class Director:
             "manifest": release.manifest_digest,
             "rollout": rollout,
             "sealed_key": self._keys.reseal(release.escrow_key, box_key),
+            **terms.custom(),
         }
         target = TargetFile(len(release.manifest), {"sha256": release.manifest_digest}, path, {"custom": custom})
         signed = Targets(

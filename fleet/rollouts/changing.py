@@ -18,9 +18,9 @@ from fleet.store import rollouts as store
 Change = Callable[[Rollout, Evidence, datetime], engine.Step]
 
 
-async def loaded(tx: AsyncSession, row: tables.Rollout) -> tuple[Rollout, Evidence]:
+async def loaded(tx: AsyncSession, row: tables.Rollout, now: datetime) -> tuple[Rollout, Evidence]:
     """What the engine needs, from the rows of this transaction."""
-    return saved.from_json(row.body), await reading.evidence(tx, row)
+    return saved.from_json(row.body), await reading.evidence(tx, row, now)
 
 
 async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetime, *, alarm: bool = False) -> Rollout:
@@ -35,7 +35,7 @@ async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetim
     row = await store.get(tx, rollout_id)
     if row is None:
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
-    before, evidence = await loaded(tx, row)
+    before, evidence = await loaded(tx, row, now)
     step = decide(before, evidence, now)
     if step == engine.Step(before):
         return before

@@ -19,6 +19,8 @@ from fleet.releases.director import Director
 from fleet.rollouts import engine
 from fleet.rollouts.changing import change, loaded
 from fleet.rollouts.states import QUEUED
+from fleet.schedules import turns
+from fleet.settings import FleetSettings
 from fleet.store import rollouts as store
 from fleet.store import tables
 from fleet.store.database import Database
@@ -37,6 +39,8 @@ REST_SECONDS: Final = 0.1
 class Parts(Protocol):
     """What the driver needs of `fleet.daemon.Manager`."""
 
+    @property
+    def settings(self) -> FleetSettings: ...
     @property
     def database(self) -> Database: ...
     @property
@@ -81,7 +85,7 @@ class RolloutDriver:
             row = await store.get(tx, rollout_id)
             if row is None:
                 return
-            rollout, evidence = await loaded(tx, row)
+            rollout, evidence = await loaded(tx, row, now)
             if engine.step(rollout, evidence, now) == engine.Step(rollout):
                 return
         async with self._parts.database.write() as tx:  # again, on what is true while we hold the pen
@@ -118,7 +122,13 @@ class RolloutDriver:
             deployment.previous = serving if serving != debt.version else deployment.previous
         try:
             version = await assigning.assign(
-                tx, self._parts.director, device, release, rollout=debt.rollout_id, now=now
+                tx,
+                self._parts.director,
+                device,
+                release,
+                rollout=debt.rollout_id,
+                terms=await turns.terms(tx, debt, device, self._parts.settings.versioning.max_versions_per_device),
+                now=now,
             )
         except RefusedError as error:  # no second try can succeed; the other rollouts must not wait for this one
             deployment.state, deployment.since = str(Phase.FAILED), now

@@ -209,7 +209,7 @@ def _tell(rollout: Rollout, evidence: Evidence) -> Iterable[Announce]:
     released = evidence.released(rollout.wave)
     places = rollout.max_in_flight - sum(_in_flight(member) for member in released)
     for member in sorted(released, key=lambda member: member.wave):
-        if member.touched or member.state != QUEUED or not member.active:
+        if member.touched or member.state != QUEUED or not member.active or member.held is not None:
             continue
         if member.online:
             if places <= 0:
@@ -230,7 +230,7 @@ def _overdue(rollout: Rollout, members: Iterable[Member], now: datetime) -> Iter
             continue
         if not member.active:
             yield Close(member.device, "cancelled", E_DEVICE_REVOKED, "the device was revoked")
-        elif member.told_at is not None and now - member.told_at >= timeout:
+        elif member.told_at is not None and now - member.told_at - member.closed >= timeout:
             silent = member.state == QUEUED
             said = "nothing heard" if silent else f"still {member.state}"
             detail = f"{said} {timeout.total_seconds():g} s after the announcement"

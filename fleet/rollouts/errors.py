@@ -35,6 +35,10 @@ class NoDevicesError(BadInputError):
     default_remedy = "flotilla device list"
 
 
+class AlreadyThereError(NoDevicesError):
+    """Every device of the target serves the version."""
+
+
 class OverlapError(ConflictError):
     """Another rollout is still at work on some of these devices."""
 

@@ -34,7 +34,7 @@ class Check:
 def judge(rollout: Rollout, evidence: Evidence, now: datetime) -> tuple[Check, ...]:
     """All conditions, in the order in which they are shown."""
     limits = rollout.limits
-    released = [member for member in evidence.members if member.wave <= rollout.wave]
+    released = [member for member in evidence.members if member.wave <= rollout.wave and not member.preempted]
     return (
         failures(limits, released),
         success(limits, released),

@@ -5,7 +5,7 @@ I/O: none.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from typing import Annotated, Final, Literal
@@ -14,8 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.rollouts import saved, waves
-from fleet.rollouts.errors import NoDevicesError, OverlapError, ReleaseNotFoundError, WithdrawnError
+from fleet.rollouts.errors import AlreadyThereError, NoDevicesError, OverlapError, ReleaseNotFoundError, WithdrawnError
 from fleet.rollouts.states import QUEUED, Criterion, Limits, Rollout, Wave
+from fleet.schedules import channels, preempting
+from fleet.schedules.precedence import Priority, rank
+from fleet.schedules.timing import Timetable
 from fleet.settings import FleetSettings
 from fleet.store import devices as device_store
 from fleet.store import events, tables
@@ -23,6 +26,7 @@ from fleet.store import rollouts as store
 from shared.errors import BadInputError
 from shared.identifiers import DeviceId, ModelName, Version
 from shared.manifest import Manifest
+from shared.windows import Hours
 
 DEFAULT_BAKE_SECONDS: Final = 300.0
 DEFAULT_WAVES: Final = ("5%", "25%", "50%", "100%")
@@ -42,11 +46,12 @@ class TargetBody(Body):
     ids: tuple[DeviceId, ...] | None = None
     labels: dict[str, str] | None = None
     site: str | None = None
+    channel: str | None = None  # those that follow this alias of the model, and serve the model
 
     @model_validator(mode="after")
     def _something(self) -> "TargetBody":
-        if self.ids is None and not self.labels and self.site is None:
-            raise ValueError("name ids, labels or a site")
+        if self.ids is None and not self.labels and self.site is None and self.channel is None:
+            raise ValueError("name ids, labels, a site or a channel")
         return self
 
 
@@ -87,6 +92,8 @@ class Request(Body):
     timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
     auto_rollback: bool | None = None
     gate: GateBody = GateBody()
+    window: Literal["settings"] | Hours | None = None  # devices swap inside it; None: at once
+    priority: Priority = "normal"  # takes devices that were not told from rollouts of lower priority
 
     @model_validator(mode="after")
     def _fits(self) -> "Request":
@@ -106,10 +113,13 @@ class Plan:
     offline: tuple[str, ...]
     already: tuple[str, ...]  # devices of the target that serve this version; they are left out
     bytes_each: int
+    rivals: Mapping[str, Sequence[str]] = field(
+        default_factory=dict
+    )  # rollout of lower priority -> devices it has, too
 
 
-async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime) -> Plan:
-    """The plan for `request` against the devices of this transaction.
+async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime, *, seed: str = "") -> Plan:
+    """The plan for `request` against the devices of this transaction. The same `seed` gives the same id.
 
     Raises:
         ReleaseNotFoundError, WithdrawnError: nothing to roll out.
@@ -117,18 +127,19 @@ async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now:
         WavesError: waves that lead nowhere.
         OverlapError: another rollout is at work on some of these devices.
     """
-    release = await tx.get(tables.Release, (request.model, request.version))
+    key = (request.model, request.version)
+    release = await tx.get(tables.Release, key, with_for_update={"read": True})  # retiring it waits for us
     if release is None:
         raise ReleaseNotFoundError(f"{request.model}@{request.version} was never published")
     if release.state != "released":
         raise WithdrawnError(f"{request.model}@{request.version} is {release.state}")
-    wanted = await targets(tx, request.target)
+    wanted = await targets(tx, request.target, request.model)
     devices = {it.id: it for it in wanted if it.serving.get(request.model) != request.version}
     already = tuple(it.id for it in wanted if it.id not in devices)
     if not devices:
-        raise NoDevicesError(_nobody(request, already))
-    await _check_overlap(tx, devices)
-    rollout_id = await _free_id(tx, (request.model, request.version, now.isoformat()))
+        raise _nobody(request, already)
+    rivals = await _rivals(tx, devices, request)
+    rollout_id = await _free_id(tx, (request.model, request.version, seed or now.isoformat()))
     order = waves.order(rollout_id, {it.id: it.hardware for it in devices.values()})
     rollout = _rollout(rollout_id, request, len(devices), settings, now)
     return Plan(
@@ -139,6 +150,7 @@ async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now:
         offline=tuple(sorted(it.id for it in devices.values() if not it.online)),
         already=already,
         bytes_each=_bytes(release),
+        rivals=rivals,
     )
 
 
@@ -166,10 +178,11 @@ async def start(tx: AsyncSession, plan: Plan, *, by: str, now: datetime) -> Roll
         tx.add(row)
     text = f"{rollout.model} {rollout.version} for {len(plan.order)} devices, started by {by}"
     await events.add(tx, kind="rollout", level="info", subject=rollout.id, rollout_id=rollout.id, text=text, now=now)
+    await preempting.go_first(tx, rollout, plan.rivals, now)
     return rollout
 
 
-async def targets(tx: AsyncSession, target: Literal["all"] | TargetBody) -> Sequence[tables.Device]:
+async def targets(tx: AsyncSession, target: Literal["all"] | TargetBody, model: str) -> Sequence[tables.Device]:
     """The active devices that are meant.
 
     Raises:
@@ -183,6 +196,8 @@ async def targets(tx: AsyncSession, target: Literal["all"] | TargetBody) -> Sequ
         if missing := [device for device in target.ids if device not in known]:
             raise NoDevicesError(f"no active device is called {', '.join(missing[:5])}")
         found = [device for device in found if device.id in set(target.ids)]
+    if target.channel is not None:
+        found = [device for device in found if channels.follows(device.labels, device.serving, model, target.channel)]
     labels = target.labels or {}
     return [
         device
@@ -217,8 +232,18 @@ def _rollout(rollout_id: str, request: Request, devices: int, settings: FleetSet
         timeout_seconds=request.timeout_seconds or settings.deployment.deployment_timeout_minutes * 60,
         max_in_flight=settings.deployment.max_concurrent_deployments,
         auto_rollback=auto,
+        window=_window(request, settings),
+        priority=request.priority,
         limits=limits(request.gate, settings),
     )
+
+
+def _window(request: Request, settings: FleetSettings) -> Timetable | None:
+    if request.window is None:
+        return None
+    own = settings.scheduling
+    hours = own.hours if request.window == "settings" else request.window
+    return Timetable(hours, own.timezone, int(own.jitter_minutes * 60))
 
 
 def _waves(request: Request, devices: int) -> tuple[Wave, ...]:
@@ -227,19 +252,30 @@ def _waves(request: Request, devices: int) -> tuple[Wave, ...]:
     return waves.canary(request.waves or DEFAULT_WAVES, devices)
 
 
-def _nobody(request: Request, already: Sequence[str]) -> str:
+def _nobody(request: Request, already: Sequence[str]) -> NoDevicesError:
     if already:
-        return f"all {len(already)} devices of the target serve {request.model}@{request.version} already"
-    return "the target matches no active device"
+        found = f"all {len(already)} devices of the target serve {request.model}@{request.version} already"
+        return AlreadyThereError(found)
+    return NoDevicesError("the target matches no active device")
 
 
-async def _check_overlap(tx: AsyncSession, devices: Mapping[str, tables.Device]) -> None:
-    if busy := await store.busy(tx, devices.keys()):
-        device, other = min(busy.items())
-        raise OverlapError(
-            f"{other} is still at work on {len(busy)} of these devices, such as {device}",
-            remedy=f"wait for it (flotilla rollout wait {other}) or stop it (flotilla rollout abort {other})",
-        )
+async def _rivals(
+    tx: AsyncSession, devices: Mapping[str, tables.Device], request: Request
+) -> Mapping[str, Sequence[str]]:
+    """Rollouts of lower priority that are at work on some of these devices."""
+    busy = await store.busy(tx, devices.keys())
+    priorities = {row.id: saved.from_json(row.body).priority for row in await store.active(tx)} if busy else {}
+    found: dict[str, list[str]] = {}
+    for device, other in sorted((device, other) for device, others in busy.items() for other in others):
+        if rank(priorities[other]) >= rank(request.priority):
+            many = sum(other in others for others in busy.values())
+            raise OverlapError(
+                f"{other} is still at work on {many} of these devices, such as {device}",
+                remedy=f"wait for it (flotilla rollout wait {other}), stop it (flotilla rollout abort {other}), "
+                f"or go before it with a priority above {priorities[other]}",
+            )
+        found.setdefault(other, []).append(device)
+    return found
 
 
 async def _free_id(tx: AsyncSession, said: Sequence[str]) -> str:

@@ -127,6 +127,8 @@ class RolloutView:
     gates: tuple[GateView, ...]
     timeline: tuple[TimelineEntry, ...]
     actions: tuple[str, ...]  # what may be asked now: pause, resume, promote, abort, rollback
+    window: str | None = None  # when devices swap; None: at once
+    priority: str = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ def view(facts: Facts) -> RolloutView:
         gates=tuple(gate(check, facts.histories.get(check.name, ())) for check in facts.checks),
         timeline=tuple(facts.timeline),
         actions=actions(rollout),
+        window=None if rollout.window is None else rollout.window.text(),
+        priority=rollout.priority,
     )
 
 
@@ -191,7 +195,7 @@ def actions(rollout: Rollout) -> tuple[str, ...]:
 def shown(member: Member) -> tuple[str, str | None, str | None]:
     """State, reason and detail of one device, both ways taken together."""
     if member.recalled_at is None:
-        return member.state, member.reason, member.detail
+        return member.state, member.reason, member.detail or member.held
     if member.outcome in STAYED:
         return member.outcome, member.outcome_reason, member.outcome_detail
     if member.state in ENDED and not member.owed and not member.back:

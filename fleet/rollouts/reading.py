@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.rollouts import gate, progress, saved
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.states import DriftSign, Evidence, Member, Vitals
+from fleet.schedules.turns import in_turn
 from fleet.store import events, tables
 from fleet.store import rollouts as store
 from shared.sketches import merge_latency
@@ -20,11 +21,12 @@ POINTS: Final = 40  # of a sparkline
 TIMELINE: Final = 100
 
 
-async def evidence(tx: AsyncSession, row: tables.Rollout) -> Evidence:
-    """All that the manager knows of a rollout in this transaction."""
+async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime) -> Evidence:
+    """All that the manager knows of a rollout in this transaction, at `now`."""
     rows = await store.members(tx, row.id)
     owed = {action.device_id for action in await store.owed(tx, rollout_id=row.id, limit=len(rows) + 1)}
     found = tuple(member(deployment, device, row.model, deployment.device_id in owed) for deployment, device in rows)
+    found = await in_turn(tx, row, found, {device.id: device for _, device in rows}, now)
     touched = {one.device for one in found if one.touched}
     windows = await store.windows(tx, row.model, since=row.created_at)
     return Evidence(
@@ -95,7 +97,7 @@ async def rollout_view(tx: AsyncSession, rollout_id: str, now: datetime) -> prog
     row = await store.get(tx, rollout_id)
     if row is None:
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
-    rollout, known = saved.from_json(row.body), await evidence(tx, row)
+    rollout, known = saved.from_json(row.body), await evidence(tx, row, now)
     devices = [device for _, device in await store.members(tx, rollout_id)]
     touched = {one.device for one in known.members if one.touched}
     windows = _of(await store.windows(tx, row.model, since=row.created_at), touched, row.version)

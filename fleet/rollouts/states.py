@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Final, Literal, Self
 
 from fleet.rollouts.errors import RolloutStateError
+from fleet.schedules.precedence import E_PREEMPTED, Priority
+from fleet.schedules.timing import Timetable
 from shared.messages import Phase
 
 
@@ -145,6 +147,8 @@ class Rollout:
     max_in_flight: int = 5
     auto_rollback: bool = True
     limits: Limits = field(default_factory=Limits)
+    window: Timetable | None = None  # devices swap inside it only; None: at once
+    priority: Priority = "normal"
 
     @property
     def in_last_wave(self) -> bool:
@@ -193,6 +197,13 @@ class Member:
     active: bool = True  # not revoked
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    held: str | None = None  # why it is not told yet; None: it may be
+    closed: timedelta = timedelta(0)  # of the time since it was told, when its window let it do nothing
+
+    @property
+    def preempted(self) -> bool:
+        """A rollout of higher priority took it before its turn came."""
+        return not self.touched and self.reason == E_PREEMPTED
 
     @property
     def forward(self) -> str:

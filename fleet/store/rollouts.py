@@ -55,15 +55,18 @@ async def members(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[Deploymen
     return [(row[0], row[1]) for row in await tx.execute(query)]
 
 
-async def busy(tx: AsyncSession, devices: Collection[str]) -> Mapping[str, str]:
-    """Device -> active rollout that it takes part in."""
+async def busy(tx: AsyncSession, devices: Collection[str]) -> Mapping[str, Sequence[str]]:
+    """Device -> active rollouts that it takes part in."""
     query = (
         select(Deployment.device_id, Deployment.rollout_id)
         .join(Rollout, Rollout.id == Deployment.rollout_id)
         .where(Rollout.state.in_(ACTIVE))
     )
-    wanted = set(devices)
-    return {row[0]: row[1] for row in await tx.execute(query) if row[0] in wanted}
+    wanted, found = set(devices), dict[str, list[str]]()
+    for device, rollout in await tx.execute(query):
+        if device in wanted:
+            found.setdefault(device, []).append(rollout)
+    return found
 
 
 async def tallies(tx: AsyncSession, rollout_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:

@@ -5,47 +5,17 @@ Times are aware UTC; JSON columns hold exactly what the named type serialises to
 I/O: none.
 """
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    DateTime,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    false,
-)
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware in Python, UTC in the database, on SQLite as on PostgreSQL."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a time without zone")
-        return value.astimezone(UTC) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
-
-
-class Base(DeclarativeBase):
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-        bytes: LargeBinary,
-    }
+from fleet.store.columns import Base as Base
+from fleet.store.columns import UtcDateTime as UtcDateTime
+from fleet.store.schedule_tables import Alias as Alias
+from fleet.store.schedule_tables import AliasMove as AliasMove
+from fleet.store.schedule_tables import Schedule as Schedule
 
 
 class Device(Base):
@@ -68,6 +38,7 @@ class Device(Base):
     boot: Mapped[str] = mapped_column(String(64), default="")
     agent_version: Mapped[str] = mapped_column(String(32), default="")
     slots: Mapped[list[Any]]
+    features: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")  # what its agent can do, by name
     serving: Mapped[dict[str, Any]]  # model -> version
     # What we told it: version and the two signed documents of the newest announcement.
     assignment: Mapped[int] = mapped_column(default=0)
@@ -101,7 +72,7 @@ class Invite(Base):
 
 
 class Release(Base):
-    """One version of one model. `state`: released, withdrawn."""
+    """One version of one model. `state`: released, withdrawn, retired (its chunks are gone)."""
 
     __tablename__ = "releases"
     model: Mapped[str] = mapped_column(String(64), primary_key=True)

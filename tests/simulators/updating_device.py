@@ -20,7 +20,7 @@ from agent.update.fetch import Backoff
 from agent.update.journal import Journal
 from agent.update.lifecycle import Draft
 from agent.update.trust import Trust
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.messages import Announcement, Phase
 from tests.simulators.machine import WORKER
 from tests.simulators.release_repository import Release, ReleaseRepository, golden_of
@@ -107,6 +107,7 @@ class Device:
     refuses: set[str] = field(default_factory=set)
     providers: Sequence[str] | None = None
     serving_settings: ServingSettings = field(default_factory=ServingSettings)
+    clock: Clock = field(default_factory=SystemClock)
     machine: Machine | None = None  # None: a root folder in which nothing can be read
 
     @asynccontextmanager
@@ -125,7 +126,7 @@ class Device:
     async def _updating(self) -> AsyncIterator[None]:
         self.journal = Journal(self.folder / "update.sqlite")
         self._changed = asyncio.Event()
-        clock = SystemClock()
+        clock = self.clock
         try:
             async with httpx2.AsyncClient() as http:
                 self.driver = Driver(
