@@ -101,10 +101,12 @@ data_dir: {data_dir}
 # log_level: info                    # debug, info, warning, error
 
 # server:
-#   host: 127.0.0.1                  # 0.0.0.0: reachable from other machines (put TLS in front)
+#   host: 127.0.0.1                  # 0.0.0.0: reachable from other machines, by HTTPS
 #   port: 8420                       # 0: any free port, see endpoints.json
 #   public_url: https://fleet.example.org    # what devices and browsers are told
 #   session_idle_minutes: 30
+#   tls_certificate: /etc/flotilla/tls/server.crt    # PEM with its chain; with the key: HTTPS
+#   tls_key: /etc/flotilla/tls/server.key
 
 # database:
 #   url: postgresql+asyncpg://flotilla@db/flotilla   # default: SQLite in the data folder
@@ -113,7 +115,7 @@ data_dir: {data_dir}
 #   url: mqtts://broker.example.org:8883     # default: the embedded broker
 #   username: flotilla-fleet
 #   password: ...
-#   embedded_host: 127.0.0.1         # 0.0.0.0: devices on other machines reach it
+#   embedded_host: 127.0.0.1         # 0.0.0.0: devices on other machines reach it (no TLS: security.use_tls: false)
 #   embedded_port: 1883
 #   messages_per_second: 20          # of one device, on average
 #   burst_messages: 200
@@ -121,7 +123,15 @@ data_dir: {data_dir}
 # enrolment:
 #   invite_hours: 24                 # life of a claim token
 
+# security:
+#   use_tls: true                    # refuse to start where something would go to other machines in clear text
+#   verify_model_signatures: true    # cannot be switched off
+#   encrypt_model_transfer: true     # cannot be switched off
+#   api_key_length: 32               # random bytes in the API key of a device
+
 # deployment:
+#   base_dir: ...                    # another name of data_dir
+#   require_device_authentication: true      # false: devices may ask without a claim token, and wait to be accepted
 #   max_concurrent_deployments: 5
 #   deployment_timeout_minutes: 30
 #   heartbeat_interval_seconds: 60   # a device is late after 1.5 and offline after 3 of these in silence

@@ -5,11 +5,13 @@ Read by `shared.configuration`: flag > FLOTILLA_... > file > default; unknown ke
 I/O: none.
 """
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -33,6 +35,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _always(why: str) -> Callable[[bool], bool]:
+    """A check that a protection is on."""
+
+    def check(said: bool) -> bool:
+        if not said:
+            raise ValueError(f"this cannot be switched off: {why}")
+        return said
+
+    return check
+
+
 class ServerSettings(Section):
     """Where REST, the dashboard and the chunks are served."""
 
@@ -41,6 +54,14 @@ class ServerSettings(Section):
     public_url: str | None = None  # what devices are told; None: http://host:port
     max_body_bytes: PositiveInt = 8 * 1024**2  # of one request
     session_idle_minutes: PositiveFloat = 30.0  # a browser that does nothing for longer signs in again
+    tls_certificate: Path | None = None  # PEM, with what it is signed by; with `tls_key`: HTTPS
+    tls_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("server.tls_certificate and server.tls_key belong together")
+        return self
 
 
 class DatabaseSettings(Section):
@@ -70,8 +91,23 @@ class EnrolmentSettings(Section):
     attempts_per_minute: PositiveInt = 60  # of one address
 
 
+class SecuritySettings(Section):
+    """What protects the fleet. Signatures and encryption cannot be switched off: devices take nothing else."""
+
+    use_tls: bool = True  # refuse to start where something would travel to other machines in clear text
+    verify_model_signatures: Annotated[
+        bool, AfterValidator(_always("a device takes only what a release key signed"))
+    ] = True
+    encrypt_model_transfer: Annotated[
+        bool, AfterValidator(_always("chunks exist only sealed, at rest and on the wire"))
+    ] = True
+    api_key_length: Annotated[int, Field(ge=16, le=128)] = 32  # random bytes in the API key of a device
+
+
 class DeploymentSettings(Section):
     """How far and how fast rollouts go."""
+
+    base_dir: Path | None = None  # the manager's folder: another name of `data_dir`
 
     max_concurrent_deployments: PositiveInt = 5
     deployment_timeout_minutes: PositiveFloat = 30.0
@@ -81,6 +117,7 @@ class DeploymentSettings(Section):
     rollback_devices_per_minute: PositiveFloat = 1000.0  # called back by one rollout
     site_in_flight_bytes: PositiveInt | None = None  # downloads of one site at a time; None: as the places allow
     site_hourly_bytes: PositiveInt | None = None  # downloads of one site in an hour; None: no limit
+    require_device_authentication: bool = True  # false: devices may ask without a claim token, and wait to be accepted
 
 
 class SchedulingSettings(Section):
@@ -238,6 +275,7 @@ class FleetSettings(Section):
     database: DatabaseSettings = DatabaseSettings()
     mqtt: MqttSettings = MqttSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
+    security: SecuritySettings = SecuritySettings()
     deployment: DeploymentSettings = DeploymentSettings()
     scheduling: SchedulingSettings = SchedulingSettings()
     versioning: VersioningSettings = VersioningSettings()
@@ -247,6 +285,18 @@ class FleetSettings(Section):
     thresholds: Thresholds = Thresholds()
     alerts: AlertSettings = AlertSettings()
     channels: dict[ChannelName, Channel] = Field(default_factory=dict)  # where alerts are told
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_folder(cls, said: Any) -> Any:
+        """`deployment.base_dir` is `data_dir`."""
+        deployment = said.get("deployment") if isinstance(said, dict) else None
+        base = deployment.get("base_dir") if isinstance(deployment, dict) else None
+        if base is None:
+            return said
+        if str(said.get("data_dir", base)) != str(base):
+            raise ValueError(f"data_dir and deployment.base_dir name two folders: {said['data_dir']} and {base}")
+        return {**said, "data_dir": base}
 
     @model_validator(mode="after")
     def _channels_exist(self) -> Self:

@@ -12,8 +12,8 @@ import click
 
 from fleet.cli.errors import CliError, Exit
 from fleet.cli.keys import keys_option, keystore
-from fleet.cli.release_door import ReleaseDoor
 from fleet.cli.shell import Column, Row, Shell, command, group
+from fleet.rest.release_door import ReleaseDoor
 
 
 @group
@@ -70,12 +70,12 @@ def publish(
 
     onnx = _read(file)
     refuse_other_formats(file.name, onnx)
-    source = steps.Source(file.name, onnx, _read(reference), embedding)
+    source = steps.Source(file.name, onnx, _read(reference), embedding=embedding)
     try:
         found, new = steps.publish(
             source,
             Label(name, version, **said),
-            door=ReleaseDoor(shell.api.request),
+            door=ReleaseDoor(shell.api.send),
             keystore=keystore(folder),
             teller=shell,
             now=datetime.now(UTC),
@@ -196,7 +196,7 @@ def verify(shell: Shell, name: str, version: str, file: Path | None, folder: Pat
     from fleet.releases import pinning
     from fleet.releases.inspection import vouched
 
-    door = ReleaseDoor(shell.api.request)
+    door = ReleaseDoor(shell.api.send)
     trust = pinning.verified(keystore(folder), door.trust(), door.root)
     found = door.version(name, version)
     if found is None:

@@ -238,6 +238,23 @@ async def test_the_stream_goes_on_where_it_broke_off(manager: Manager) -> None:
     await stream.aclose()
 
 
+async def test_the_stream_beats_also_while_other_things_are_committed(manager: Manager, monkeypatch) -> None:
+    monkeypatch.setattr("fleet.api.events.BEAT_SECONDS", 0.2)
+    stream = follow(manager, 0)
+    assert await anext(stream) == ": connected\n\n"
+
+    async def busy() -> None:
+        while True:
+            manager.hub.wake()
+            await asyncio.sleep(0.01)
+
+    noise = asyncio.create_task(busy())
+    async with asyncio.timeout(5):
+        assert await anext(stream) == ": beat\n\n"
+    noise.cancel()
+    await stream.aclose()
+
+
 async def test_events_are_listed_newest_first(admin, manager: Manager) -> None:
     for number in range(5):
         await note(manager, str(number))
