@@ -16,6 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
+from shared.delta.offer import Offer
 from shared.messages import Phase
 
 SlotName = Literal["a", "b"]
@@ -169,6 +170,8 @@ class Update:
     previous: str | None = None  # version that served before
     total_bytes: int | None = None  # on the wire
     fetched_bytes: int | None = None
+    offers: tuple[Offer, ...] = ()  # deltas that lead to the release
+    delta: Offer | None = None  # the one that is used, from the model file that serves
 
     @property
     def final(self) -> bool:

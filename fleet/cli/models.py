@@ -43,6 +43,10 @@ def model() -> None:
               help="Devices may go back from it as far as this counter. Default: the release before.")  # fmt: skip
 @click.option("--threshold", type=click.IntRange(1, 8),
               help="For a new model: release keys that must sign each version.")  # fmt: skip
+@click.option("--from", "bases", multiple=True, type=click.Path(path_type=Path, dir_okay=False), metavar="OLD.onnx",
+              help="A model file that devices hold: they need only the difference; repeatable. "
+              "What was published from this machine is known.")  # fmt: skip
+@click.option("--no-deltas", is_flag=True, help="Devices fetch the full file, whatever they hold.")
 @keys_option
 def publish(
     shell: Shell,
@@ -52,6 +56,8 @@ def publish(
     reference: Path,
     folder: Path | None,
     threshold: int | None,
+    bases: tuple[Path, ...],
+    no_deltas: bool,
     **said: Any,
 ) -> None:
     """Check, measure, encrypt, sign and upload an ONNX file as VERSION of the model NAME.
@@ -60,6 +66,7 @@ def publish(
     baseline that live data is compared with. The same file again changes nothing.
     """
     from fleet.releases import publish as steps
+    from fleet.releases.delta.cellar import Cellar
     from fleet.releases.errors import VersionExistsError
     from fleet.releases.packing import Label
     from fleet.releases.reading import refuse_other_formats
@@ -67,13 +74,16 @@ def publish(
 
     onnx = _read(file)
     refuse_other_formats(file.name, onnx)
-    source = steps.Source(file.name, onnx, _read(reference))
+    keys = keystore(folder)
+    cellar = Cellar(keys.folder)
+    known = () if no_deltas else (*map(_read, bases), *cellar.files(name))
+    source = steps.Source(file.name, onnx, _read(reference), known)
     try:
         found, new = steps.publish(
             source,
             Label(name, version, **said),
             door=ReleaseDoor(shell.api.request),
-            keystore=keystore(folder),
+            keystore=keys,
             teller=shell,
             now=datetime.now(UTC),
             threshold=threshold,
@@ -82,6 +92,7 @@ def publish(
         remedy = f"flotilla model publish {name} {next_version(version)} {file} --reference {reference}"
         why = "versions never change, so that a device can trust a number"
         raise CliError(error.code, error.detail, why, remedy, Exit.CONFLICT) from None
+    cellar.put(name, found["counter"], onnx)
     released = f"{found['model']}@{found['version']}"
     said_new = "published" if new else "was published before with this very file; nothing changed"
     shell.emit({**found, "published": new}, f"{released}  sha256:{found['manifest_digest'][:8]}  {said_new}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fleet.releases import ceremony, pinning, reference_run
+from fleet.releases.delta import offering
 from fleet.releases.documents import role_of
 from fleet.releases.errors import EscrowError, VersionExistsError
 from fleet.releases.packing import Label, Package, pack
@@ -21,6 +22,7 @@ from fleet.releases.reading import read_model
 from fleet.releases.reference_data import read_reference
 from fleet.releases.wording import described, readable
 from shared import signing
+from shared.delta.offer import MAX_OFFERS
 from shared.identifiers import checked, sha256
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Source:
     name: str
     onnx: bytes
     reference: bytes
+    bases: Sequence[bytes] = ()  # model files that devices may hold, newest first: a delta is made from each
 
 
 def publish(
@@ -103,10 +106,17 @@ def publish(
     trust = pinning.verified(keystore, trust_described, door.root)
     measured = _measure(source, facts, teller)
     package = _packed(source, label, facts, measured, counter=next_counter(trust, label.model), teller=teller, now=now)
+    made = _deltas(source, package, teller)
     role, targets = ceremony.with_release(
-        trust, package.manifest, package.data, signers=keystore.signers("targets"), threshold=threshold, now=now
+        trust,
+        package.manifest,
+        package.data,
+        signers=keystore.signers("targets"),
+        threshold=threshold,
+        now=now,
+        deltas=[each.offer for each in made],
     )
-    _upload(package, door, teller)
+    _upload(package, made, door, teller)
     body = {
         "manifest": package.data.decode(),
         "role": role.decode(),
@@ -168,14 +178,37 @@ def _packed(
         )
 
 
-def _upload(package: Package, door: Door, teller: Teller) -> None:
-    missing = door.missing(list(package.chunks))
-    with teller.progress("uploading", sum(len(package.chunks[name]) for name in missing)) as done:
+def _deltas(source: Source, package: Package, teller: Teller) -> list[offering.Made]:
+    """One delta from each base that is worth it."""
+    full = package.manifest.artifacts["model"].sealed_bytes
+    bases = list({sha256(base): base for base in source.bases if base != source.onnx}.values())[:MAX_OFFERS]
+    found = []
+    for base in bases:
+        with teller.progress("making a delta", len(source.onnx)) as done:
+            made = offering.make(
+                base, source.onnx, content_key=package.content_key, full_bytes=full, progress=done
+            )
+        name = f"sha256:{sha256(base)[:8]}"
+        if made is None:
+            teller.say(f"✔ no delta from {name}: the full file is as small")
+        else:
+            size = made.offer.wire_bytes
+            teller.say(f"✔ delta from {name}: {readable(size)} instead of {readable(full)} ({size / full:.1%})")
+            found.append(made)
+    return found
+
+
+def _upload(package: Package, made: Sequence[offering.Made], door: Door, teller: Teller) -> None:
+    chunks = dict(package.chunks)
+    for each in made:
+        chunks |= each.chunks
+    missing = door.missing(list(chunks))
+    with teller.progress("uploading", sum(len(chunks[name]) for name in missing)) as done:
         for name in missing:
-            door.upload(name, package.chunks[name])
-            done(len(package.chunks[name]))
-    size = readable(sum(map(len, package.chunks.values())))
-    teller.say(f"✔ {len(package.chunks)} chunks, {size} sealed, {len(missing)} uploaded")
+            door.upload(name, chunks[name])
+            done(len(chunks[name]))
+    size = readable(sum(map(len, chunks.values())))
+    teller.say(f"✔ {len(chunks)} chunks, {size} sealed, {len(missing)} uploaded")
 
 
 def _escrow(trust_described: Mapping[str, Any]) -> bytes:

@@ -6,7 +6,7 @@ Reading is bounded by what the caller expects: no field in a block says how much
 I/O: none.
 """
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ import zstandard
 from pcodec import ChunkConfig, DeltaSpec, ModeSpec, standalone
 
 from shared.delta import numbers
+from shared.delta.errors import DeltaError
 from shared.delta.numbers import Array
 from shared.delta.split import WIDTH, Kind
-from shared.errors import RefusedError
 
 _LEVEL: Final = 8
 _CONFIG: Final = ChunkConfig(
@@ -26,13 +26,6 @@ _CONFIG: Final = ChunkConfig(
 SLACK_BYTES: Final = 4096
 _MAX_WINDOW_BYTES: Final = 128 * 1024 * 1024
 _RAW_DICTIONARY: Final = zstandard.DICT_TYPE_RAWCONTENT
-
-
-class DeltaError(RefusedError):
-    """The stream does not give the new file: fetch the whole file instead."""
-
-    code: ClassVar[str] = "E_DELTA"
-    default_remedy: ClassVar[str] = "nothing to do: the device fetches the whole file; publish the delta again"
 
 
 def pack_integers(numbers: Array) -> bytes:

@@ -14,7 +14,7 @@ from enum import IntEnum, IntFlag
 from typing import Any, Final
 
 from shared.delta import coding
-from shared.delta.coding import DeltaError
+from shared.delta.errors import DeltaError
 from shared.delta.split import MAX_TENSORS, WIDTH, Kind
 
 MAGIC: Final = b"FLDELTA1"

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from shared.delta import coding, contexts, layout, numbers, prediction
-from shared.delta.coding import DeltaError
+from shared.delta.errors import DeltaError
 from shared.delta.layout import TILE, Head, Method, Op, Span, Use
 from shared.delta.numbers import Array
 from shared.delta.prediction import Side

@@ -130,7 +130,8 @@ def _mantissa(task: _Task, best: Fit) -> Iterator[Fit]:
         table = np.abs(residual.astype(np.float64)).reshape(task.shape).mean(1)
         quiet = np.sort(np.argsort(table, kind="stable")[: max(8, task.op.rows // 10)])
         near = (pattern.reshape(task.shape)[quiet] >> 13).reshape(-1) & (MANTISSAS - 1)
-        shifts = _medians(near, residual.reshape(task.shape)[quiet].reshape(-1))
+        way = task.new - pattern  # of the magnitude, whatever the sign
+        shifts = _medians(near, way.reshape(task.shape)[quiet].reshape(-1))
         if shifts.any():
             op, side = replace(start.op, use=start.op.use | Use.MANTISSA), replace(start.side, mantissa=shifts)
             yield Fit(op, side)

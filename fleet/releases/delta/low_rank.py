@@ -16,6 +16,7 @@ _TRIED: Final = 32  # ranks
 _MORE: Final = 8  # directions beside, for the accuracy of the last one
 _TAIL: Final = 0.02  # of the squared change that may be left over
 _ROUNDS: Final = 4
+_SEEN: Final = 96  # rows and columns of the first look
 _LEAST: Final = 24  # rows and columns
 
 
@@ -28,6 +29,8 @@ def factors(change: Array, spacing: Array) -> tuple[Array, Array] | None:
     total = float(np.sum(change * change))
     if min(rows, columns) < _LEAST or not np.isfinite(total) or total == 0:
         return None
+    if not _hopeful(change):
+        return None
     chance = np.random.default_rng(0)  # the same directions every time
     width = min(_TRIED + _MORE, rows, columns)
     basis, _ = np.linalg.qr(change @ chance.standard_normal((columns, width)))
@@ -39,6 +42,13 @@ def factors(change: Array, spacing: Array) -> tuple[Array, Array] | None:
     left, right = (basis @ inner[:, :rank]) * np.sqrt(sizes[:rank]), np.sqrt(sizes[:rank])[:, None] * outer[:rank]
     left, right = _refined(change, 1.0 / np.square(spacing), left, right)
     return left.astype(np.float32), right.astype(np.float32)
+
+
+def _hopeful(change: Array) -> bool:
+    """Whether rows and columns here and there look like a product; most changes do not, and this is cheap."""
+    part = change[:: max(1, len(change) // _SEEN), :: max(1, change.shape[1] // _SEEN)]
+    sizes = np.linalg.svd(part, compute_uv=False)
+    return float(np.sum(sizes[_TRIED:] ** 2)) <= 2 * _TAIL * float(np.sum(sizes**2))
 
 
 def _rank(sizes: Array) -> int:
