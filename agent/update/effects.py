@@ -337,7 +337,8 @@ class _Progress:
 
 def _in_full(update: Update, manifest: Manifest, error: RefusedError) -> Update:
     """The update without its delta: the device comes to the release by the full file."""
-    logger.warning("delta given up, fetching in full release=%s code=%s detail=%s", update.release, error.code, error.detail)
+    why = (error.code, error.detail)
+    logger.warning("delta given up, fetching in full release=%s code=%s detail=%s", update.release, *why)
     return replace(update, delta=None, total_bytes=manifest.sealed_bytes)
 
 

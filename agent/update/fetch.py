@@ -74,9 +74,7 @@ class Fetcher:
         """
         return await self._persist(f"/manifests/{digest}", digest, limit_bytes=MAX_MANIFEST_BYTES, exact=False)
 
-    async def chunks(
-        self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, optional: bool = False
-    ) -> None:
+    async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, optional: bool = False) -> None:
         """Bring every chunk into the store; waits as long as it takes. `progress` hears the bytes of each.
 
         Raises:
@@ -99,9 +97,7 @@ class Fetcher:
             logger.debug("chunk fetched id=%s bytes=%d", chunk.id[:12], len(data))
             progress(len(data))
 
-    async def _persist(
-        self, path: str, name: str, *, limit_bytes: int, exact: bool, optional: bool = False
-    ) -> bytes:
+    async def _persist(self, path: str, name: str, *, limit_bytes: int, exact: bool, optional: bool = False) -> bytes:
         damaged = 0
         for wait in self._backoff.waits():
             try:

@@ -62,7 +62,9 @@ def chunks(manifest: Manifest, *, model: bool = True) -> tuple[Chunk, ...]:
     return tuple({chunk.id: chunk for artifact in ordered for chunk in artifact.chunks}.values())
 
 
-def cheapest(manifest: Manifest, offers: Sequence[Offer], held: str | None, has: Callable[[Chunk], bool]) -> Offer | None:
+def cheapest(
+    manifest: Manifest, offers: Sequence[Offer], held: str | None, has: Callable[[Chunk], bool]
+) -> Offer | None:
     """The offer that takes least on the wire from the model file with the digest `held`; None where that is the full
     file, of which some chunks may be here already."""
     usable = [offer for offer in offers if offer.base == held]

@@ -159,7 +159,8 @@ def planned(made: plan.Plan) -> dict[str, Any]:
         "already": list(made.already),
         "previous": sorted({version for version in made.previous.values() if version}),
         "bytes_each": made.bytes_each,
-        "bytes_total": made.bytes_each * len(made.order),
+        "bytes_total": sum(made.bytes_by.values()),
+        "by_delta": sum(size < made.bytes_each for size in made.bytes_by.values()),
         "waves": [
             {"index": i, "name": w.name, "target": w.target, "total": w.size} for i, w in enumerate(rollout.waves, 1)
         ],

@@ -54,6 +54,10 @@ def plan(found: Document) -> str:
     if not found["auto_rollback"]:
         after = "devices that have it keep it"
     each, total = size(found["bytes_each"]), size(found["bytes_total"])
+    if found.get("by_delta"):
+        each = f"{each} in full ({found['by_delta']} by delta)"
+    else:
+        each = f"{each} each"
     reach = f"{found['reachable']} reachable{offline}{already}"
     stop = (
         f"p95 > {limits['max_latency_ms']:g} ms, errors > {limits['max_error_ratio'] * 100:g} %,"
@@ -61,7 +65,7 @@ def plan(found: Document) -> str:
     )
     return "\n".join(
         (
-            f"Plan  {devices(found['devices'])}: {reach};  {each} each, {total} in all",
+            f"Plan  {devices(found['devices'])}: {reach};  {each}, {total} in all",
             f"      {waves};  bake {span(found['bake_seconds'])}",
             f"      stop if a device takes it back, {stop};  {after}",
         )

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fleet.releases import ceremony, pinning, reference_run
-from fleet.releases.delta import offering
+from fleet.releases.delta import offering, snap_gate
+from fleet.releases.delta.snap_gate import Snapped
 from fleet.releases.documents import role_of
 from fleet.releases.errors import EscrowError, VersionExistsError
 from fleet.releases.packing import Label, Package, pack
@@ -77,6 +78,8 @@ class Source:
     name: str
     onnx: bytes
     reference: bytes
+    deltas: bool = True  # from each of `bases`
+    snap: bool = False  # round the change since the first of `bases`
     bases: Sequence[bytes] = ()  # model files that devices may hold, newest first: a delta is made from each
 
 
@@ -89,8 +92,9 @@ def publish(
     teller: Teller,
     now: datetime,
     threshold: int | None = None,
-) -> tuple[Mapping[str, Any], bool]:
-    """The published version as the manager describes it; False beside it when the same content was there before.
+) -> tuple[Mapping[str, Any], bool, bytes]:
+    """The published version as the manager describes it; False when the same content was there before; the model file
+    as it is published, which is another than the source's when it was snapped.
 
     Raises:
         FlotillaError: many leaves; each says what to do.
@@ -101,12 +105,15 @@ def publish(
     teller.say(f"✔ {described(facts, len(source.onnx))}")
     known = door.version(label.model, label.version)
     if known is not None:
-        return _known(known, source.onnx), False
+        return _known(known, source.onnx), False, source.onnx
     trust_described = door.trust()
     trust = pinning.verified(keystore, trust_described, door.root)
+    snapped = _snapped(source, facts, teller) if source.snap else Snapped(source.onnx, {}, {})
+    source = replace(source, onnx=snapped.onnx)
     measured = _measure(source, facts, teller)
+    measured = replace(measured, metrics={**measured.metrics, **snapped.metrics})
     package = _packed(source, label, facts, measured, counter=next_counter(trust, label.model), teller=teller, now=now)
-    made = _deltas(source, package, teller)
+    made = _deltas(source, package, snapped, teller)
     role, targets = ceremony.with_release(
         trust,
         package.manifest,
@@ -124,7 +131,7 @@ def publish(
         "escrow_key": signing.seal(package.content_key, _escrow(trust_described)),
         "baseline": package.baseline.decode(),
     }
-    return door.submit(label.model, body), True
+    return door.submit(label.model, body), True, source.onnx
 
 
 def next_counter(trust: Trust, model: str) -> int:
@@ -142,6 +149,18 @@ def _known(known: Mapping[str, Any], onnx: bytes) -> Mapping[str, Any]:
         f"{name} is already published with other content (sha256:{known['model_digest'][:8]}, "
         f"yours sha256:{sha256(onnx)[:8]})",
     )
+
+
+def _snapped(source: Source, facts: ModelFacts, teller: Teller) -> Snapped:
+    if not source.bases:
+        raise snap_gate.SnapError(
+            "no earlier release of this model is known on this machine to snap to",
+            remedy="name its file: --from OLD.onnx",
+        )
+    inputs, labels = read_reference(source.reference, facts.inputs)
+    made = snap_gate.snapped(source.bases[0], source.onnx, inputs, labels, declared=facts.inputs, say=teller.say)
+    teller.say(f"✔ snapped: outputs {made.metrics['snap_distance']:.2e} of their size away from the file given")
+    return made
 
 
 def _measure(source: Source, facts: ModelFacts, teller: Teller) -> Measured:
@@ -178,15 +197,22 @@ def _packed(
         )
 
 
-def _deltas(source: Source, package: Package, teller: Teller) -> list[offering.Made]:
+def _deltas(source: Source, package: Package, snapped: Snapped, teller: Teller) -> list[offering.Made]:
     """One delta from each base that is worth it."""
     full = package.manifest.artifacts["model"].sealed_bytes
+    if not source.deltas:
+        return []
     bases = list({sha256(base): base for base in source.bases if base != source.onnx}.values())[:MAX_OFFERS]
     found = []
     for base in bases:
         with teller.progress("making a delta", len(source.onnx)) as done:
             made = offering.make(
-                base, source.onnx, content_key=package.content_key, full_bytes=full, progress=done
+                base,
+                source.onnx,
+                content_key=package.content_key,
+                full_bytes=full,
+                progress=done,
+                grids=snapped.grids if base is source.bases[0] else {},
             )
         name = f"sha256:{sha256(base)[:8]}"
         if made is None:

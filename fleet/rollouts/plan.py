@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import saved, waves
+from fleet.rollouts import saved, sizes, waves
 from fleet.rollouts.errors import NoDevicesError, OverlapError, ReleaseNotFoundError, WithdrawnError
 from fleet.rollouts.states import QUEUED, Criterion, Limits, Rollout, Wave
 from fleet.settings import FleetSettings
@@ -105,7 +105,8 @@ class Plan:
     previous: Mapping[str, str | None]
     offline: tuple[str, ...]
     already: tuple[str, ...]  # devices of the target that serve this version; they are left out
-    bytes_each: int
+    bytes_each: int  # of the full release
+    bytes_by: Mapping[str, int]  # on the wire, by device: less where a delta leads from what it serves
 
 
 async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now: datetime) -> Plan:
@@ -139,6 +140,7 @@ async def make(tx: AsyncSession, request: Request, settings: FleetSettings, now:
         offline=tuple(sorted(it.id for it in devices.values() if not it.online)),
         already=already,
         bytes_each=_bytes(release),
+        bytes_by=await sizes.of_devices(tx, release, {it.id: it.serving.get(request.model) for it in devices.values()}),
     )
 
 

@@ -32,7 +32,7 @@ def pack_integers(numbers: Array) -> bytes:
     """A block; empty when every number is zero."""
     if not numbers.any():
         return b""
-    packed: bytes = standalone.simple_compress(np.ascontiguousarray(numbers), _CONFIG)
+    packed: bytes = standalone.simple_compress(np.require(numbers, requirements=["C", "A"]), _CONFIG)
     return packed
 
 
@@ -141,8 +141,8 @@ def unpack_text(block: bytes, limit_bytes: int) -> bytes:
         DeltaError: damaged, or more.
     """
     try:
-        plain: bytes = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(block).read(
-            limit_bytes + 1
+        plain: bytes = (
+            zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(block).read(limit_bytes + 1)
         )
     except zstandard.ZstdError as error:
         raise DeltaError(f"a block of bytes cannot be read: {error}") from None

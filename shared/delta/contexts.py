@@ -1,7 +1,8 @@
 """How large an error is to be expected where. Elements of one context are coded together, so each block is uniform.
 
-The context of a float: the size of the error of its row and column against the distance of neighbouring floats,
-in half octaves. Of an integer: row and column, and where between two integers the prediction fell.
+The context of a float: the size of the error of its row and column against the distance of neighbouring floats, in
+half octaves. Of whole steps: row and column alone. Of an integer: row and column, and where between two integers the
+prediction fell.
 
 I/O: none.
 """
@@ -12,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from shared.delta import numbers
-from shared.delta.layout import Op, Use
+from shared.delta.layout import Method, Op, Use
 from shared.delta.numbers import Array
 from shared.delta.prediction import Side
 
@@ -24,14 +25,18 @@ _POSITIONS: Final = 8
 def contexts(pattern: Array, exact: Array | None, op: Op, side: Side, first: int, columns: int) -> Array | None:
     """The context of each element of a tile, uint8; None when all have the same."""
     classes = _classes(op, side, first, columns, len(pattern))
-    if op.kind in numbers.FLOATS:
+    if op.kind in numbers.FLOATS and op.method is not Method.GRID:
         found = (2 * (op.pivot - numbers.exponents(pattern, op.kind).astype(np.int16))).astype(np.int16)
         if classes is not None:
             found += classes
         np.clip(found, 1, CONTEXTS - 1, out=found)
         return _unless_quiet(found, op, side, first, columns).astype(np.uint8)
     if exact is None:
-        return None if classes is None else _unless_quiet(np.clip(classes, 1, 255), op, side, first, columns).astype(np.uint8)
+        return (
+            None
+            if classes is None
+            else _unless_quiet(np.clip(classes, 1, 255), op, side, first, columns).astype(np.uint8)
+        )
     place = np.nan_to_num(np.floor((exact - np.rint(exact) + 0.5) * _POSITIONS))
     found = np.clip(place, 0, _POSITIONS - 1).astype(np.int16)
     if classes is not None:

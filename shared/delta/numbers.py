@@ -35,14 +35,18 @@ def ordered(pattern: Array, kind: Kind) -> Array:
     if kind not in FLOATS:
         return pattern
     if pattern.dtype == np.int32:
-        return pattern ^ ((pattern >> 31) & np.int32(0x7FFF_FFFF))
-    return pattern ^ ((pattern >> 15) & np.int16(0x7FFF))
+        mask: Array = (pattern >> 31) & np.int32(0x7FFF_FFFF)
+    else:
+        mask = (pattern >> 15) & np.int16(0x7FFF)
+    found: Array = pattern ^ mask
+    return found
 
 
 def exponents(pattern: Array, kind: Kind) -> Array:
     """The exponent field of each float."""
     shift = _MANTISSA[kind]
-    return (pattern >> shift) & pattern.dtype.type(_EXPONENT[kind])
+    found: Array = (pattern >> shift) & pattern.dtype.type(_EXPONENT[kind])
+    return found
 
 
 def values(pattern: Array, kind: Kind) -> Array:
@@ -70,10 +74,15 @@ def patterns(value: Array, kind: Kind) -> Array:
                 return value.astype(np.float16).view(np.int16)
             case Kind.BF16:
                 wide = value.astype(np.float32).view(np.int32)
-                return ((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16).astype(np.int16)
+                return np.asarray((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16, np.int16)
             case Kind.UINT8:
-                return np.clip(np.nan_to_num(np.rint(value)), 0, 255).astype(np.uint8).view(np.int8)
+                return _whole(value, 0, 255).astype(np.uint8).view(np.int8)
             case Kind.INT32:
-                return np.clip(np.nan_to_num(np.rint(value)), -(2.0**31), 2.0**31 - 1).astype(np.int32)
+                return _whole(value, -(2.0**31), 2.0**31 - 1).astype(np.int32)
             case _:
-                return np.clip(np.nan_to_num(np.rint(value)), -128, 127).astype(np.int8)
+                return _whole(value, -128, 127).astype(np.int8)
+
+
+def _whole(value: Array, least: float, most: float) -> Array:
+    found: Array = np.clip(np.nan_to_num(np.rint(value)), least, most)
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.delta import coding, contexts, layout, numbers, prediction
 from shared.delta.errors import DeltaError
-from shared.delta.layout import TILE, Head, Method, Op, Span, Use
+from shared.delta.layout import TILE, Head, Method, Op, Span
 from shared.delta.numbers import Array
 from shared.delta.prediction import Side
 from shared.delta.split import WIDTH, Kind
@@ -174,8 +174,9 @@ def tiles(count: int, columns: int) -> Iterator[tuple[int, int]]:
 def tile(block: Callable[[int], bytes], old: Array, op: Op, side: Side, first: int, columns: int) -> Array:
     """The bit patterns of one tile; `block` brings its blocks, one after the other."""
     count = len(old)
-    pattern, exact = prediction.predicted(old, op, side, first, columns)
-    context = contexts.contexts(pattern, exact, op, side, first, columns)
+    with np.errstate(all="ignore"):
+        pattern, exact = prediction.predicted(old, op, side, first, columns)
+        context = contexts.contexts(pattern, exact, op, side, first, columns)
     order, groups = contexts.arranged(context, count, op.grain)
     dtype = np.int32 if op.method is Method.GRID else pattern.dtype
     coded = np.empty(count, dtype)
@@ -193,7 +194,7 @@ def tile(block: Callable[[int], bytes], old: Array, op: Op, side: Side, first: i
 
 
 def stepped(pattern: Array, steps: Array, op: Op) -> Array:
-    """The prediction plus whole steps of 2 ** `op.step`, rounded once; where there is no step, the prediction itself."""
+    """The prediction plus whole steps of 2 ** `op.step`, rounded once; without a step the prediction itself."""
     with np.errstate(all="ignore"):
         moved = numbers.patterns(numbers.values(pattern, op.kind) + steps * np.float64(2.0) ** op.step, op.kind)
     return np.where(steps != 0, moved, pattern)

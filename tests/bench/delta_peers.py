@@ -130,7 +130,10 @@ class Peers:
         places = [self._folder / "debian" / "usr" / "bin", *os.environ["PATH"].split(":")]
         libraries = sorted({str(path.parent) for path in (self._folder / "debian").rglob("*.so.*")})
         environment = {
-            **os.environ, "PATH": ":".join(map(str, places)), "LD_LIBRARY_PATH": ":".join(libraries), "TMPDIR": str(work),
+            **os.environ,
+            "PATH": ":".join(map(str, places)),
+            "LD_LIBRARY_PATH": ":".join(libraries),
+            "TMPDIR": str(work),
         }  # fmt: skip
         done = subprocess.run(
             command, cwd=work, env=environment, capture_output=True, text=True, timeout=_PEER_SECONDS, check=False

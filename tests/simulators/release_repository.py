@@ -199,7 +199,8 @@ class ReleaseRepository:
         old: bytes | None = None,
         **runtime: Any,
     ) -> Release:
-        """Seal, sign and serve a release, with a delta from the model file `old`. `listed` False: no release key vouches for it.
+        """Seal, sign and serve a release, with a delta from the file `old`. `listed` False: nobody vouches
+        for it.
         `minimum_counter`, `tolerance` and fields of the runtime may be given."""
         content_key = signing.new_content_key()
         minimum, tolerance = runtime.pop("minimum_counter", 0), runtime.pop("tolerance", None)

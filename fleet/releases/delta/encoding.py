@@ -6,18 +6,22 @@ I/O: none.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from fleet.releases.delta import fitting, pairing, tiling
-from shared.delta import coding, layout, numbers, rebuild
+from shared.delta import coding, layout, numbers, prediction, rebuild
 from shared.delta.layout import Head, Method, Op, Span
 from shared.delta.prediction import Side
 from shared.delta.split import Kind, Tensor, skeleton, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fleet.releases.delta.fitting import Fit
+    from shared.delta.numbers import Array
 
 _SMALL_BYTES: Final = 8 * 1024  # tensors up to this are coded together
 _DOUBTFUL: Final = 0.7  # a delta above this part of the tensor is compared with the full one
@@ -48,19 +52,29 @@ class TooDifferentError(ValueError):
 
 
 def encode(
-    old: bytes | memoryview, new: bytes | memoryview, progress: Callable[[int], None] = lambda _: None
+    old: bytes | memoryview,
+    new: bytes | memoryview,
+    progress: Callable[[int], None] = lambda _: None,
+    grids: Mapping[int, Fit] = MappingProxyType({}),
 ) -> Delta:
-    """The smallest stream that was found. `progress` is told the bytes of each tensor that is done.
+    """The smallest stream that was found. `progress` is told the bytes of each tensor that is done; `grids` says how
+    `new` was snapped to `old`.
 
     Raises:
         TooDifferentError: the files are so little of tensors that no reader could hold the rest.
     """
-    before, after = memoryview(old), memoryview(new)
-    found = _Encoding(before, after, progress).made(split(before), split(after))
+    with np.errstate(all="ignore"):  # values that are no numbers are told like all others
+        return _smallest(memoryview(old), memoryview(new), progress, grids)
+
+
+def _smallest(
+    before: memoryview, after: memoryview, progress: Callable[[int], None], grids: Mapping[int, Fit]
+) -> Delta:
+    found = _Encoding(before, after, progress, grids).made(split(before), split(after))
     if len(before) + len(after) <= _BYTE_DELTA_BYTES and found is not None:
         like = sum(row.coded_bytes for row in found.rows if row.method != "skeleton")
         if like > len(after) // 2:  # the byte delta of retrained tensors never wins, of odd files it may
-            other = _Encoding(before, after, lambda _: None).made((), ())
+            other = _Encoding(before, after, lambda _: None, {}).made((), ())
             if other is not None and len(other.data) < len(found.data):
                 found = other
     if found is None:
@@ -69,7 +83,10 @@ def encode(
 
 
 class _Encoding:
-    def __init__(self, old: memoryview, new: memoryview, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, old: memoryview, new: memoryview, progress: Callable[[int], None], grids: Mapping[int, Fit]
+    ) -> None:
+        self._grids = grids
         self._old = old
         self._new = new
         self._progress = progress
@@ -88,12 +105,12 @@ class _Encoding:
             base = pairs[number]
             before = olds[base] if base is not None else None
             if number in joined:
-                op, parts = joined[number], []
+                made: tuple[Op, list[bytes]] = (joined[number], [])
             else:
-                op, parts = self._tensor(before, tensor, base, same=same[number])
-            ops.append(op)
-            blocks.append(parts)
-            rows.append(Row(tensor.name, described(op), tensor.size_bytes, sum(map(len, parts))))
+                made = self._tensor(before, tensor, base, same=same[number], grid=self._grids.get(number))
+            ops.append(made[0])
+            blocks.append(made[1])
+            rows.append(Row(tensor.name, described(made[0]), tensor.size_bytes, _weight(made)))
             self._progress(tensor.size_bytes)
         together, shares = self._together(olds, news, ops)
         rows = [replace(row, coded_bytes=shares.get(n, row.coded_bytes)) for n, row in enumerate(rows)]
@@ -103,7 +120,9 @@ class _Encoding:
         self._progress(len(skeletons[1]))
         return Delta(b"".join([start, outer, *together, *(part for parts in blocks for part in parts)]), tuple(rows))
 
-    def _tensor(self, before: Tensor | None, tensor: Tensor, base: int | None, *, same: bool) -> tuple[Op, list[bytes]]:
+    def _tensor(
+        self, before: Tensor | None, tensor: Tensor, base: int | None, *, same: bool, grid: Fit | None
+    ) -> tuple[Op, list[bytes]]:
         if before is None or base is None:
             return self._full(tensor)
         if same:
@@ -111,28 +130,23 @@ class _Encoding:
         if tensor.kind is Kind.BYTES or before.kind is Kind.BYTES:
             return min(self._full(tensor), self._bytes(before, tensor, base), key=_weight)
         old, new = self._patterns(before, tensor)
+        if grid is not None and grid.op.base == base and (stepped := self._grid(old, new, grid)):
+            return stepped
         found = fitting.fit(old, new, before, tensor, base)
-        best: tuple[Op, list[bytes]] = self._grid(old, new, found) or (
-            found.op,
-            tiling.tensor(old, new, found.op, found.side),
-        )
+        best: tuple[Op, list[bytes]] = (found.op, tiling.tensor(old, new, found.op, found.side))
         if _weight(best) > _DOUBTFUL * tensor.size_bytes:
             best = min(best, self._full(tensor), key=_weight)
         return best
 
-    def _grid(self, old: np.ndarray, new: np.ndarray, found: fitting.Fit) -> tuple[Op, list[bytes]] | None:
-        """Whole steps from the old tensor, where the release was snapped."""
-        plain = replace(found.op, use=found.op.use & ~_PARAMETERS)
-        side = Side(row_class=found.side.row_class, column_class=found.side.column_class)
-        step = grid_step(old, new, plain)
-        if step is None:
+    def _grid(self, old: Array, new: Array, grid: Fit) -> tuple[Op, list[bytes]] | None:
+        """Whole steps, where they really lead to the new tensor."""
+        pattern, _ = prediction.predicted(old, grid.op, grid.side, 0, len(new) // grid.op.rows)
+        if not np.array_equal(rebuild.stepped(pattern, tiling.steps(pattern, new, grid.op), grid.op), new):
             return None
-        op = replace(plain, method=Method.GRID, step=step, grain=16)
-        if not np.array_equal(rebuild.stepped(old, tiling.steps(old, new, op), op), new):
-            return None
-        bare = replace(op, use=op.use & ~_CLASSES)
-        options = [(op, side), (bare, Side())] if op.use & _CLASSES else [(op, side)]
-        return min(((each, tiling.tensor(old, new, each, known)) for each, known in options), key=_weight)
+        options = [
+            (found.op, tiling.tensor(old, new, found.op, found.side)) for found in fitting.stepped(old, new, grid)
+        ]
+        return min(options, key=_weight)
 
     def _full(self, tensor: Tensor) -> tuple[Op, list[bytes]]:
         pattern = numbers.bits(self._new[tensor.start : tensor.end], tensor.kind)
@@ -150,7 +164,7 @@ class _Encoding:
             blocks.append(tiling.framed(coding.pack_bytes(self._new[tensor.start + start : tensor.start + end], like)))
         return Op(Method.BYTES, tensor.kind, base), blocks
 
-    def _patterns(self, before: Tensor, tensor: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _patterns(self, before: Tensor, tensor: Tensor) -> tuple[Array, Array]:
         return (
             numbers.bits(self._old[before.start : before.end], before.kind),
             numbers.bits(self._new[tensor.start : tensor.end], tensor.kind),
@@ -194,29 +208,6 @@ class _Encoding:
                 ops[n] = replace(ops[n], pivot=pivot)
                 shares[n] = size * news[n].size_bytes // max(1, len(after))
         return blocks, shares
-
-
-_CLASSES: Final = layout.Use.ROW_CLASS | layout.Use.COLUMN_CLASS
-_PARAMETERS: Final = ~_CLASSES & layout.Use(1023)
-_STEPS_SEEN: Final = 4096  # elements that a step is guessed from
-
-
-def grid_step(old: np.ndarray, new: np.ndarray, op: Op) -> int | None:
-    """log2 of the largest step that leads from each old value to the new one in whole numbers; None without any."""
-    if op.kind not in numbers.FLOATS or op.kind is not op.base_kind:
-        return None
-    stride = max(1, len(new) // _STEPS_SEEN)
-    before, after = np.ascontiguousarray(old[::stride]), np.ascontiguousarray(new[::stride])
-    way = np.abs(numbers.values(after, op.kind) - numbers.values(before, op.kind))
-    moved = way[(way > 0) & np.isfinite(way)]
-    if len(moved) < 8:
-        return None
-    top = int(np.floor(np.log2(np.median(moved)))) + 3
-    for step in range(top, top - 12, -1):
-        tried = replace(op, method=Method.GRID, step=step)
-        if step >= -1100 and np.array_equal(rebuild.stepped(before, tiling.steps(before, after, tried), tried), after):
-            return step
-    return None
 
 
 def described(op: Op) -> str:

@@ -62,6 +62,25 @@ def fit(old: Array, new: Array, before: Tensor, after: Tensor, base: int) -> Fit
     return _classed(task, best)
 
 
+def predict(old: Array, new: Array, before: Tensor, after: Tensor, base: int) -> Fit:
+    """The prediction alone, without what is known of its error."""
+    rows = after.rows if len(new) // after.rows <= TILE else 1
+    op = Op(Method.RESIDUAL, after.kind, base, before.kind, rows=rows)
+    return _best_prediction(_Task(old, new, op, (rows, len(new) // rows)))
+
+
+def stepped(old: Array, new: Array, found: Fit) -> list[Fit]:
+    """Ways to code whole steps from the prediction `found`, with classes of their size and without."""
+    shape = (found.op.rows, len(new) // found.op.rows)
+    pattern, _ = prediction.predicted(old, found.op, found.side, 0, shape[1])
+    size = np.abs(tiling.steps(pattern, new, found.op).astype(np.float64))
+    if found.op.rows == 1 or not size.any():
+        return [found]
+    row_class, column_class = _classes(size.reshape(shape))
+    classed = replace(found.op, use=found.op.use | Use.ROW_CLASS | Use.COLUMN_CLASS)
+    return [found, Fit(classed, replace(found.side, row_class=row_class, column_class=column_class))]
+
+
 def _best_prediction(task: _Task) -> Fit:
     first = Fit(task.op, Side())
     if np.array_equal(task.old, task.new):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from fleet.releases.delta import encoding
@@ -18,6 +19,8 @@ from shared.manifest import Artifact, Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from fleet.releases.delta.fitting import Fit
 
 #: A delta above this part of the full file is not worth the work it makes.
 _WORTH: Final = 0.95
@@ -33,7 +36,13 @@ class Made:
 
 
 def make(
-    old: bytes, new: bytes, *, content_key: bytes, full_bytes: int, progress: Callable[[int], None] = lambda _: None
+    old: bytes,
+    new: bytes,
+    *,
+    content_key: bytes,
+    full_bytes: int,
+    progress: Callable[[int], None] = lambda _: None,
+    grids: Mapping[int, Fit] = MappingProxyType({}),
 ) -> Made | None:
     """The delta from `old` to `new`; None when the full file of `full_bytes` sealed bytes is about as small.
 
@@ -42,7 +51,7 @@ def make(
     """
     base = sha256(old)
     try:
-        delta = encoding.encode(old, new, progress)
+        delta = encoding.encode(old, new, progress, grids)
     except encoding.TooDifferentError:
         return None
     if len(delta.data) > _WORTH * full_bytes:

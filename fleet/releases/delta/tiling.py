@@ -47,7 +47,7 @@ def steps(pattern: Array, new: Array, op: Op) -> Array:
     with np.errstate(all="ignore"):
         way = numbers.values(new, op.kind) - numbers.values(pattern, op.kind)
         found = np.nan_to_num(np.rint(way / np.float64(2.0) ** op.step), nan=0, posinf=0, neginf=0)
-    return np.clip(found, -(2**31), 2**31 - 1).astype(np.int32)
+    return np.asarray(np.clip(found, -(2.0**31), 2.0**31 - 1), np.int32)
 
 
 def tensor(old: Array, new: Array, op: Op, side: Side) -> list[bytes]:

@@ -152,7 +152,7 @@ async def test_an_agent_that_dies_while_it_fetches_a_delta_goes_on_with_it(
     old, new = releases
     async with device.on():
         await device.install(old)
-        repository.faults.status = {path: 503 for path in stream_of(repository, new)[1:]}
+        repository.faults.status = dict.fromkeys(stream_of(repository, new)[1:], 503)
         await device.assign(new)
         await device.until(lambda: any(draft.phase is Phase.FETCHING for draft in device.reports))
     repository.faults.status = {}

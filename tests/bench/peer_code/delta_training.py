@@ -1,6 +1,6 @@
 """Train two networks and write pairs of ONNX files, old and new; runs in the benchmark's own environment.
 
-python delta_training.py FOLDER [resnet|minilm]       FOLDER/<pair>/{old,new}.onnx, FOLDER/<net>.npz (data to compare outputs)
+python delta_training.py FOLDER [resnet|minilm]       FOLDER/<pair>/{old,new}.onnx, FOLDER/<net>.npz
 
 What is there already is kept, and checkpoints lie beside, so an interrupted run goes on.
 """
@@ -306,7 +306,12 @@ def make_minilm(folder: Path) -> None:
             quantize_dynamic(source, target, weight_type=QuantType.QInt8)
         dynamic.append(target)
     pair(folder, "d1-minilm-int8", *dynamic)
-    pair(folder, "e1-minilm-fp16", halves(base, nets / "minilm-base-16.onnx"), halves(second, nets / "minilm-300-16.onnx"))
+    pair(
+        folder,
+        "e1-minilm-fp16",
+        halves(base, nets / "minilm-base-16.onnx"),
+        halves(second, nets / "minilm-300-16.onnx"),
+    )
     net.load_state_dict(torch.load(nets / "minilm-base.pt", weights_only=True))
     checkpoint(nets, "minilm-lora", net, lambda: merged_low_rank(net, batches, 100))
     merged = exported("minilm-lora")
