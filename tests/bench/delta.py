@@ -1,6 +1,6 @@
 """What an update takes on the wire: our deltas beside other makers', on pairs of really trained networks.
 
-python -m tests.bench.delta [--quick] [--mutations N]
+python -m tests.bench.delta [--quick] [--known-peers] [--mutations N]
 
 Trains a convolutional net of 11 M and a transformer of 23 M parameters the first time (a few minutes), and lets the
 peers work on every pair (hours, for some; their bytes for the same files are kept). `--quick`: two pairs, peers that
@@ -84,6 +84,7 @@ print(peak() - before, digest.hexdigest())
 def main() -> int:
     parser = document.options(__doc__ or "")
     parser.add_argument("--mutations", type=int, default=100_000, help="damaged deltas to read")
+    parser.add_argument("--known-peers", action="store_true", help="only peers whose figures are there already")
     parser.add_argument("--pairs", default="", help="only those whose name begins so")
     asked = parser.parse_args()
     folder = peers.home() / "delta"
@@ -95,7 +96,9 @@ def main() -> int:
         if (asked.quick and name not in _QUICK) or not name.startswith(asked.pairs):
             continue
         place = folder / "pairs" / name
-        known = others.measure(place / "old.onnx", place / "new.onnx", ["none"] if asked.quick else ())
+        known = others.measure(
+            place / "old.onnx", place / "new.onnx", ["none"] if asked.quick or asked.known_peers else ()
+        )
         results += measured(name, place, known)
         if name in SNAPPED:
             results += snapped(name, place, folder / "pairs" / f"{SNAPPED[name]}.npz")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shared.delta.split import Tensor
 
 #: Largest step as a part of the usual change: finer ones are tried when the outputs move too far.
-FACTORS: Final = (0.5, 0.25, 0.125, 0.0625)
+FACTORS: Final = (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625)
 LEAST: Final = 4096  # elements; smaller tensors cost next to nothing
 
 
