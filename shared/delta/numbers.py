@@ -49,6 +49,11 @@ def exponents(pattern: Array, kind: Kind) -> Array:
     return found
 
 
+def unlimited(pattern: Array, kind: Kind) -> Array:
+    """Which of the floats are infinite or not numbers."""
+    return np.equal(exponents(pattern, kind), _EXPONENT[kind])
+
+
 def values(pattern: Array, kind: Kind) -> Array:
     """As float64, exactly."""
     match kind:

@@ -112,6 +112,9 @@ def predicted(old: Array, op: Op, side: Side, first: int, columns: int) -> tuple
         value = _value(old, op, side, first, columns)
         pattern = numbers.patterns(value, op.kind)
         exact = value if op.kind not in numbers.FLOATS else None
+        if op.kind is op.base_kind and op.kind in numbers.FLOATS:
+            odd = numbers.unlimited(old, op.kind)
+            pattern = np.where(odd, old, pattern) if odd.any() else pattern
     if op.use & Use.MANTISSA and op.kind is Kind.FP32:
         shifted = pattern + side.mantissa.astype(np.int32)[(pattern >> 13) & (MANTISSAS - 1)]
         pattern = np.where((pattern & 0x7F80_0000) != 0, shifted, pattern)

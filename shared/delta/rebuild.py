@@ -196,5 +196,5 @@ def tile(block: Callable[[int], bytes], old: Array, op: Op, side: Side, first: i
 def stepped(pattern: Array, steps: Array, op: Op) -> Array:
     """The prediction plus whole steps of 2 ** `op.step`, rounded once; without a step the prediction itself."""
     with np.errstate(all="ignore"):
-        moved = numbers.patterns(numbers.values(pattern, op.kind) + steps * np.float64(2.0) ** op.step, op.kind)
+        moved = numbers.patterns(numbers.values(pattern, op.kind) + steps * np.ldexp(1.0, op.step), op.kind)
     return np.where(steps != 0, moved, pattern)

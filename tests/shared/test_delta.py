@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from fleet.releases.delta import encoding
+from fleet.releases.delta import encoding, snapping
 from fleet.releases.delta.encoding import Delta, encode
 from shared.delta.errors import DeltaError
 from shared.delta.rebuild import rebuild
@@ -140,7 +140,6 @@ BASE = CHANCE.normal(size=(256, 96)).astype(np.float32) * 0.05
 SCALE = (1 + 0.01 * CHANCE.normal(size=(256, 1))).astype(np.float32)
 THIN = (CHANCE.normal(size=(256, 4)) @ CHANCE.normal(size=(4, 96)) * 0.001).astype(np.float32)
 NOISE = (1e-5 * CHANCE.normal(size=BASE.shape)).astype(np.float32)
-STEP = np.float32(2.0**-17)
 QUANTISED = np.clip(np.rint(BASE * 500), -127, 127).astype(np.int8)
 
 
@@ -154,7 +153,6 @@ QUANTISED = np.clip(np.rint(BASE * 500), -127, 127).astype(np.int8)
         (BASE, np.where(np.abs(BASE) < 0.03, np.float32(0), BASE), "residual: pruned", 0.02),
         (BASE, np.where(NOISE > 0, np.float32(0), BASE), "residual: sparse", 0.06),
         (BASE, BASE.astype(np.float16), "residual: cast", 0.02),
-        (BASE, BASE + STEP * np.rint(NOISE / STEP), "grid", 0.2),
         (QUANTISED, np.clip(QUANTISED + (NOISE > 2e-5), -127, 127).astype(np.int8), "residual", 0.1),
         (BASE, CHANCE.normal(size=BASE.shape).astype(np.float32), "full", 0.95),
     ],
@@ -188,12 +186,43 @@ def mutated(data: bytes, seed: int) -> bytes:
     return bytes(out)
 
 
+def snapped(factor: float) -> tuple[bytes, bytes, Delta]:
+    """Old, new on a grid, and the delta between them."""
+    old, new = (model([tensor("w", 1, each.shape, each.tobytes())]) for each in (BASE, BASE * SCALE + NOISE))
+    made = snapping.snap(old, new, snapping.plan(old, new), factor)
+    return old, made.data, encode(old, made.data, grids=made.grids)
+
+
+def test_a_snapped_file_comes_back_from_whole_steps_and_lies_near_the_trained_one() -> None:
+    sizes = []
+    for factor in (0.25, 0.0625):
+        old, new, delta = snapped(factor)
+        assert rebuilt(old, delta.data, new) == new
+        assert delta.rows[0].method == "grid: row scale"
+        (found,) = split(new)
+        values = np.frombuffer(new[found.start : found.end], np.float32).reshape(BASE.shape)
+        assert np.abs(values - (BASE * SCALE + NOISE)).max() < factor * 1.5e-5
+        sizes.append(len(delta.data))
+    assert sizes[0] < sizes[1] < 0.3 * BASE.nbytes
+
+
+def test_a_grid_that_does_not_lead_to_the_file_is_not_used() -> None:
+    old, new, delta = snapped(0.25)
+    planned = snapping.plan(old, new)
+    wrong = snapping.snap(old, new, planned, 0.3).grids
+    moved = model([tensor("w", 1, BASE.shape, (BASE * SCALE + 2 * NOISE).tobytes())])
+    again = encode(old, moved, grids=wrong)
+    assert again.rows[0].method.startswith("residual")
+    assert rebuilt(old, again.data, moved) == moved
+    assert len(delta.data) < len(again.data)
+
+
 def hostile_samples() -> Iterator[tuple[bytes, bytes, Delta]]:
     """Small pairs that use every method."""
+    yield snapped(0.25)
     for kind, old, new in (
         (1, BASE, BASE * SCALE + NOISE),
         (1, BASE, BASE + THIN + NOISE / 10),
-        (1, BASE, BASE + STEP * np.rint(NOISE / STEP)),
         (3, QUANTISED, QUANTISED + (NOISE > 2e-5)),
         (1, BASE, np.where(NOISE > 0, np.float32(0), BASE)),
     ):

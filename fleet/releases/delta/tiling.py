@@ -46,7 +46,7 @@ def steps(pattern: Array, new: Array, op: Op) -> Array:
     """The whole steps from the prediction to the new values, int32; right only where `rebuild.stepped` gives `new`."""
     with np.errstate(all="ignore"):
         way = numbers.values(new, op.kind) - numbers.values(pattern, op.kind)
-        found = np.nan_to_num(np.rint(way / np.float64(2.0) ** op.step), nan=0, posinf=0, neginf=0)
+        found = np.nan_to_num(np.rint(way / np.ldexp(1.0, op.step)), nan=0, posinf=0, neginf=0)
     return np.asarray(np.clip(found, -(2.0**31), 2.0**31 - 1), np.int32)
 
 
