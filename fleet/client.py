@@ -192,7 +192,8 @@ class Fleet(_Nouns[Document, list[Document]]):
         """Check, measure, encrypt, sign and upload an ONNX file, as `flotilla model publish`.
 
         Without `reference` (an .npz of typical rows) devices check themselves on made-up inputs, and drift cannot be
-        seen. `metrics` are added to those that are measured. `label`: notes, hardware, providers, fp16 ...
+        seen. `metrics` are added to those that are measured. `label`: notes, hardware, providers, fp16, embedding,
+        snap ...
 
         Raises:
             FlotillaError: many leaves; each says what to do.

@@ -23,13 +23,16 @@ from agent.update.room import Way
 from agent.update.self_test import SelfTest
 from agent.update.shadowing import Renewed, Shadowing
 from agent.update.slot_disk import SlotDisk
+from agent.update.slots import Record
 from agent.update.switch import Switch
 from agent.update.trust import Trust
 from agent.update.upkeep import Upkeep
 from agent.update.vitals import Vitals
 from shared import chunking
 from shared.clock import Clock
-from shared.errors import BadInputError
+from shared.delta.errors import DeltaError
+from shared.delta.offer import Description, Offer
+from shared.errors import BadInputError, RefusedError
 from shared.manifest import Chunk, Manifest
 
 logger = logging.getLogger(__name__)
@@ -109,7 +112,8 @@ class Effects:
         parts = self._parts
         record = parts.disk.read(update.model)
         manifest = await self._manifest(update)
-        found = plan.plan(manifest, update.manifest, record, parts.store.has)
+        delta = plan.cheapest(manifest, update.offers, self._served(update, record), parts.store.has)
+        found = plan.plan(manifest, update.manifest, record, parts.store.has, delta)
         if found.serves:
             trouble = parts.upkeep.trouble(update.model)
             if trouble is None or trouble.code == reasons.CRASH_LOOP:
@@ -126,8 +130,20 @@ class Effects:
             previous=last_good,
             total_bytes=found.total_bytes,
             fetched_bytes=found.total_bytes - (0 if kept else found.missing_bytes),
+            delta=delta,
         )
         return Outcome(Event.HELD if found.held else Event.PLANNED, planned)
+
+    def _served(self, update: Update, record: Record) -> str | None:
+        """The digest of the model file in the slot that serves, which stays whatever happens."""
+        slot = record.last_good
+        if slot is None or not update.offers:
+            return None
+        try:
+            manifest = self._parts.disk.manifest(update.model, slot, record[slot].manifest)
+        except reasons.DamagedSlotError:
+            return None
+        return manifest.artifacts["model"].digest
 
     async def _facts(self, update: Update, found: Plan) -> admission.Facts:
         parts = self._parts
@@ -170,16 +186,43 @@ class Effects:
         return Outcome(Event.CLEARED, update)
 
     async def _fetch(self, update: Update) -> Outcome:
-        parts = self._parts
-        if parts.disk.keeps(update.model, update.manifest):
+        if self._parts.disk.keeps(update.model, update.manifest):
             return Outcome(Event.FETCHED, update)
         manifest = await self._manifest(update)
-        wanted = plan.chunks(manifest)
-        parts.store.prune(keep={chunk.id for chunk in wanted})
+        if update.delta is not None:
+            try:
+                return await self._fetch_delta(update, update.delta, manifest)
+            except RefusedError as error:
+                update = _in_full(update, manifest, error)
+        return Outcome(Event.FETCHED, await self._bring(update, plan.chunks(manifest)))
+
+    async def _fetch_delta(self, update: Update, offer: Offer, manifest: Manifest) -> Outcome:
+        """The description first: it says what else is wanted."""
+        rest = plan.chunks(manifest, model=False)
+        known = (offer.chunk, *rest)
+        if self._parts.store.has(offer.chunk):
+            known = (*known, *self._description(offer, manifest).stream.chunks)
+        self._parts.store.prune(keep={chunk.id for chunk in known})
+        update = await self._bring(update, (offer.chunk,), prune=False, optional=True)
+        stream = self._description(offer, manifest).stream.chunks
+        update = await self._bring(update, (offer.chunk, *stream), prune=False, optional=True)
+        return Outcome(Event.FETCHED, await self._bring(update, (offer.chunk, *stream, *rest)))
+
+    def _description(self, offer: Offer, manifest: Manifest) -> Description:
+        """Of a delta whose description is in the store."""
+        return Description.parse(self._parts.store.get(offer.description), offer, manifest.artifacts["model"])
+
+    async def _bring(
+        self, update: Update, wanted: Sequence[Chunk], *, prune: bool = True, optional: bool = False
+    ) -> Update:
+        """The chunks that are not in the store yet, into it."""
+        parts = self._parts
+        if prune:
+            parts.store.prune(keep={chunk.id for chunk in wanted})
         missing = [chunk for chunk in wanted if not parts.store.has(chunk)]
         progress = _Progress(update, _bytes(wanted) - _bytes(missing), parts.progress)
-        await parts.fetcher.chunks(missing, progress.more)
-        return Outcome(Event.FETCHED, progress.update)
+        await parts.fetcher.chunks(missing, progress.more, optional=optional)
+        return progress.update
 
     async def _assemble(self, update: Update) -> Outcome:
         parts = self._parts
@@ -188,6 +231,7 @@ class Effects:
         if await _to_the_end(lambda: assemble.restored(manifest, update.manifest, disk=parts.disk, slot=slot)):
             return Outcome(Event.ASSEMBLED, update)
         try:
+            base = self._base(update, manifest)
             await _to_the_end(
                 lambda: assemble.assemble(
                     manifest,
@@ -196,8 +240,13 @@ class Effects:
                     store=parts.store,
                     disk=parts.disk,
                     slot=slot,
+                    base=base,
                 )
             )
+        except (DeltaError, chunking.WrongKeyError) as error:
+            if update.delta is None:
+                raise
+            return Outcome(Event.CHUNK_LOST, _in_full(update, manifest, error))
         except chunking.DamagedChunkError as error:
             self._refetches += 1
             if self._refetches > REFETCHES:
@@ -205,6 +254,16 @@ class Effects:
             logger.warning("stored chunk lost, fetching again detail=%s", error.detail)
             return Outcome(Event.CHUNK_LOST, update)
         return Outcome(Event.ASSEMBLED, update)
+
+    def _base(self, update: Update, manifest: Manifest) -> assemble.Base | None:
+        """What a delta starts from: the model file that serves."""
+        record = self._parts.disk.read(update.model)
+        if update.delta is None:
+            return None
+        if record.last_good is None or self._served(update, record) != update.delta.base:
+            raise DeltaError("the release that the delta starts from does not serve any more")
+        path = self._parts.disk.file(update.model, record.last_good, "model")
+        return assemble.Base(path, self._description(update.delta, manifest))
 
     async def _stage(self, update: Update) -> Outcome:
         await self._parts.switch.stage(update, _slot(update))
@@ -301,6 +360,13 @@ class _Progress:
         if (self.update.fetched_bytes or 0) - self._told >= self._step:
             self._told = self.update.fetched_bytes or 0
             self._tell(self.update)
+
+
+def _in_full(update: Update, manifest: Manifest, error: RefusedError) -> Update:
+    """The update without its delta: the device comes to the release by the full file."""
+    why = (error.code, error.detail)
+    logger.warning("delta given up, fetching in full release=%s code=%s detail=%s", update.release, *why)
+    return replace(update, delta=None, total_bytes=manifest.sealed_bytes)
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
+from shared.delta.offer import Offer
 from shared.messages import Phase, ShadowFigures
 from shared.shadow import Terms
 from shared.windows import Window
@@ -186,6 +187,8 @@ class Update:
     keep_versions: int | None = None  # of the model; None: nobody said, none more is put aside
     shadow: Terms | None = None  # to be met beside what serves; None: no comparison is asked for
     compared: ShadowFigures | None = None  # what the comparison showed up to now
+    offers: tuple[Offer, ...] = ()  # deltas that lead to the release
+    delta: Offer | None = None  # the one that is used, from the model file that serves
 
     @property
     def final(self) -> bool:

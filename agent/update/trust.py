@@ -14,6 +14,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -40,6 +41,7 @@ from agent.update.journal import Journal
 from agent.update.lifecycle import Event, State, Update, advance
 from shared import signing
 from shared.clock import Clock
+from shared.delta.offer import Offer, offers
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
 from shared.messages import MAX_PAYLOAD_BYTES, Announcement
@@ -122,7 +124,7 @@ class Trust:
             return None
         update = _update(version, orders)
         try:
-            self._judge(version, orders, updater)
+            update = replace(update, offers=self._judge(version, orders, updater))
             self.content_key(update)
         except RefusedError as error:
             return advance(update, Event.REJECTED, reason=error.code, detail=error.detail)
@@ -190,7 +192,8 @@ class Trust:
             raise reasons.ExpiredError(f"assignment {found.signed.version} expired {found.signed.expires:%Y-%m-%d}")
         return found.signed.version, orders
 
-    def _judge(self, version: int, orders: Orders, updater: Updater) -> None:
+    def _judge(self, version: int, orders: Orders, updater: Updater) -> tuple[Offer, ...]:
+        """The deltas that release keys offer for what the orders name."""
         if version < self._journal.seen:
             raise reasons.ReplayedError(f"assignment {version} after {self._journal.seen}")
         if orders.window is not None:
@@ -210,6 +213,7 @@ class Trust:
             raise reasons.NotReleasedError(f"no release key vouches for {orders.model}@{orders.version}")
         if released.hashes.get("sha256") != orders.manifest:
             raise reasons.NotReleasedError(f"release keys vouch for another {orders.model}@{orders.version}")
+        return offers(released.custom)
 
     # the folder that python-tuf works in
 

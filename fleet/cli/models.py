@@ -45,6 +45,13 @@ def model() -> None:
               help="Devices may go back from it as far as this counter. Default: the release before.")  # fmt: skip
 @click.option("--threshold", type=click.IntRange(1, 8),
               help="For a new model: release keys that must sign each version.")  # fmt: skip
+@click.option("--from", "bases", multiple=True, type=click.Path(path_type=Path, dir_okay=False), metavar="OLD.onnx",
+              help="A model file that devices hold: they need only the difference; repeatable. "
+              "What was published from this machine is known.")  # fmt: skip
+@click.option("--snap", is_flag=True,
+              help="Round the change since the last release to a grid, as far as its answers allow: "
+              "4 times less to send.")  # fmt: skip
+@click.option("--no-deltas", is_flag=True, help="Devices fetch the full file, whatever they hold.")
 @keys_option
 def publish(
     shell: Shell,
@@ -55,6 +62,9 @@ def publish(
     folder: Path | None,
     threshold: int | None,
     embedding: str | None,
+    bases: tuple[Path, ...],
+    snap: bool,
+    no_deltas: bool,
     **said: Any,
 ) -> None:
     """Check, measure, encrypt, sign and upload an ONNX file as VERSION of the model NAME.
@@ -63,6 +73,7 @@ def publish(
     baseline that live data is compared with. The same file again changes nothing.
     """
     from fleet.releases import publish as steps
+    from fleet.releases.delta.cellar import Cellar
     from fleet.releases.errors import VersionExistsError
     from fleet.releases.packing import Label
     from fleet.releases.reading import refuse_other_formats
@@ -70,13 +81,18 @@ def publish(
 
     onnx = _read(file)
     refuse_other_formats(file.name, onnx)
-    source = steps.Source(file.name, onnx, _read(reference), embedding=embedding)
+    keys = keystore(folder)
+    cellar = Cellar(keys.folder)
+    known = (*map(_read, bases), *cellar.files(name)) if snap or not no_deltas else ()
+    source = steps.Source(
+        file.name, onnx, _read(reference), embedding=embedding, snap=snap, deltas=not no_deltas, bases=known
+    )
     try:
-        found, new = steps.publish(
+        found, new, sent = steps.publish(
             source,
             Label(name, version, **said),
             door=ReleaseDoor(shell.api.send),
-            keystore=keystore(folder),
+            keystore=keys,
             teller=shell,
             now=datetime.now(UTC),
             threshold=threshold,
@@ -85,6 +101,8 @@ def publish(
         remedy = f"flotilla model publish {name} {next_version(version)} {file} --reference {reference}"
         why = "versions never change, so that a device can trust a number"
         raise CliError(error.code, error.detail, why, remedy, Exit.CONFLICT) from None
+    if new:
+        cellar.put(name, found["counter"], sent)
     released = f"{found['model']}@{found['version']}"
     said_new = "published" if new else "was published before with this very file; nothing changed"
     shell.emit({**found, "published": new}, f"{released}  sha256:{found['manifest_digest'][:8]}  {said_new}")
@@ -97,6 +115,64 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CliError("E_FILE", f"cannot read {path}", error.strerror or "", "check the path", Exit.USAGE) from None
+
+
+@command(model, "diff", example="flotilla model diff old.onnx new.onnx")
+@click.argument("old", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("new", type=click.Path(path_type=Path, dir_okay=False))
+def diff(shell: Shell, old: Path, new: Path) -> None:
+    """Tell what an update from the file OLD to the file NEW takes, by method and tensor. Nothing is published."""
+    made, size = _encoded(shell, old, new)
+    rows = [
+        {"tensor": row.name, "method": row.method, "plain_bytes": row.plain_bytes, "delta_bytes": row.coded_bytes}
+        for row in sorted(made.rows, key=lambda row: -row.coded_bytes)
+    ]
+    columns: list[Column] = [
+        ("TENSOR", "tensor"),
+        ("METHOD", "method"),
+        ("BYTES", "plain_bytes"),
+        ("DELTA", "delta_bytes"),
+    ]
+    document = {"size_bytes": size, "delta_bytes": len(made.data), "ratio": len(made.data) / size, "tensors": rows}
+    shell.table(rows, columns, document=document, empty="Two empty files.")
+    shell.say(_compared(made.data, size))
+
+
+@command(model, "delta", example="flotilla model delta old.onnx new.onnx --output update.delta")
+@click.argument("old", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("new", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Where to write it.")
+def delta(shell: Shell, old: Path, new: Path, output: Path) -> None:
+    """Write the delta from the file OLD to the file NEW, proved by the reader that devices have.
+
+    `flotilla model publish` makes and seals deltas by itself; this shows one.
+    """
+    from fleet.releases.delta import offering
+    from shared.durable import replace_file
+
+    made, size = _encoded(shell, old, new)
+    offering.prove(made.data, _read(old), _read(new))
+    replace_file(output, made.data)
+    shell.emit({"size_bytes": size, "delta_bytes": len(made.data), "output": str(output)}, _compared(made.data, size))
+
+
+def _encoded(shell: Shell, old: Path, new: Path) -> tuple[Any, int]:
+    from fleet.releases.delta import encoding
+
+    before, after = _read(old), _read(new)
+    try:
+        with shell.progress("comparing", len(after)) as done:
+            return encoding.encode(before, after, done), max(1, len(after))
+    except encoding.TooDifferentError as error:
+        why = "no device could rebuild the file in bounded memory"
+        remedy = "publish it as it is: devices fetch the full file"
+        raise CliError("E_DELTA", str(error), why, remedy, Exit.USAGE) from None
+
+
+def _compared(data: bytes, size: int) -> str:
+    from fleet.releases.wording import readable
+
+    return f"delta {readable(len(data))} of {readable(size)} ({len(data) / size:.1%})"
 
 
 @command(model, "list", example="flotilla model list --json")

@@ -49,9 +49,13 @@ def plan(found: Document) -> str:
     offline = f", {len(found['offline'])} offline get it when they come" if found["offline"] else ""
     already = f", {len(found['already'])} have it already" if found["already"] else ""
     each, total = size(found["bytes_each"]), size(found["bytes_total"])
+    if found.get("by_delta"):
+        each = f"{each} in full ({found['by_delta']} by delta)"
+    else:
+        each = f"{each} each"
     reach = f"{found['reachable']} reachable{offline}{already}"
     lines = [
-        f"Plan  {devices(found['devices'])}: {reach};  {each} each, {total} in all",
+        f"Plan  {devices(found['devices'])}: {reach};  {each}, {total} in all",
         *(f"      {_wave(wave)}" for wave in found["waves"]),
         f"      bake {span(found['bake_seconds'])}{_pace(found)}",
         *(f"      to {site or 'no site'}: {devices(it['devices'])}, {size(it['bytes'])}"

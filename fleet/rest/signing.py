@@ -51,29 +51,37 @@ class Signing:
         keys: Path | str | None,
         metrics: Mapping[str, float],
         embedding: str | None = None,
+        snap: bool = False,
         **label: Any,
     ) -> Document:
         """As `Fleet.publish`."""
         from fleet.releases import publish
+        from fleet.releases.delta.cellar import Cellar
         from fleet.releases.packing import Label
         from fleet.releases.reading import refuse_other_formats
 
         onnx = _read(Path(file))
         refuse_other_formats(Path(file).name, onnx)
-        found, new = publish.publish(
+        store = self._keystore(keys)
+        cellar = Cellar(store.folder)
+        found, new, sent = publish.publish(
             publish.Source(
                 Path(file).name,
                 onnx,
                 _read(Path(reference)) if reference is not None else None,
                 metrics=metrics,
                 embedding=embedding,
+                snap=snap,
+                bases=cellar.files(model),
             ),
             Label(model, version, **label),
             door=self._door,
-            keystore=self._keystore(keys),
+            keystore=store,
             teller=_Silent(),
             now=datetime.now(UTC),
         )
+        if new:
+            cellar.put(model, found["counter"], sent)
         return {**found, "published": new}
 
     def _keystore(self, keys: Path | str | None) -> "Keystore":

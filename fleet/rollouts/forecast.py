@@ -51,11 +51,12 @@ def document(made: Plan) -> dict[str, Any]:
         "previous": sorted({version for version in made.previous.values() if version}),
         "without_previous": sum(version is None for version in made.previous.values()),
         "bytes_each": made.bytes_each,
-        "bytes_total": made.bytes_each * len(made.order),
+        "bytes_total": sum(made.bytes_by.values()),
+        "by_delta": sum(size < made.bytes_each for size in made.bytes_by.values()),
         "waves": [_wave(made, index) for index in range(len(rollout.waves))],
         "hardware": _counted(it.hardware for it in made.members),
         "sites": {
-            site: {"devices": number, "bytes": number * made.bytes_each}
+            site: {"devices": number, "bytes": _bytes(made, (it for it in made.members if it.site == site))}
             for site, number in _counted(it.site for it in made.members).items()
         },
         "bake_seconds": rollout.bake_seconds,
@@ -87,11 +88,16 @@ def _wave(made: Plan, index: int) -> dict[str, Any]:
         "name": wave.name,
         "target": wave.target,
         "total": wave.size,
-        "bytes": wave.size * made.bytes_each,
+        "bytes": _bytes(made, mine),
         "hardware": _counted(it.hardware for it in mine),
         "sites": _counted(it.site for it in mine),
         "ids": [it.device for it in mine[:LISTED]],
     }
+
+
+def _bytes(made: Plan, members: Iterable[Meant]) -> int:
+    """On the wire: less than the whole release where a delta leads there."""
+    return sum(made.bytes_by.get(it.device, made.bytes_each) for it in members)
 
 
 def _approval(rollout: Rollout) -> str | None:

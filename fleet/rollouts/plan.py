@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.devices import filtering
-from fleet.rollouts import hooks, saved, targeting, waves
+from fleet.rollouts import hooks, saved, sizes, targeting, waves
 from fleet.rollouts.errors import (
     AlreadyThereError,
     NoDevicesError,
@@ -188,7 +188,8 @@ class Plan:
     previous: Mapping[str, str | None]
     offline: tuple[str, ...]
     already: tuple[str, ...]  # devices of the target that serve this version; they are left out
-    bytes_each: int
+    bytes_each: int  # of the full release
+    bytes_by: Mapping[str, int]  # on the wire, by device: less where a delta leads from what it serves
     members: tuple[Meant, ...]  # by wave
     excluded: Mapping[str, bad_pairs.BadPair]  # device -> proof that the release is bad on its class
     rivals: Mapping[str, Sequence[str]]  # rollout of lower priority -> devices that it has, too
@@ -237,6 +238,7 @@ async def make(
         offline=tuple(sorted(it.id for it in devices.values() if not it.online)),
         already=already,
         bytes_each=rollout.bytes_each,
+        bytes_by=await sizes.of_devices(tx, release, {it.id: it.serving.get(request.model) for it in devices.values()}),
         members=tuple(Meant(it, wave_of[it], devices[it].hardware, devices[it].site) for it in order),
         excluded={it.id: bad[it.hardware] for it in lacking if it.hardware in bad},
         rivals=rivals,
