@@ -9,7 +9,7 @@ costs nothing (an e-process; Ville's inequality bounds the false alarms of all l
     E         = mean of E_r over `ratios`;  alarm as soon as E >= 1 / level
 
 phi is how much more the events vary than independent ones would (bursts). Source: the multinomial test of Lindon and
-Malek (arXiv 2011.03567), with shares by history and phi. ADR 25, docs/gates.md.
+Malek (arXiv 2011.03567), with shares by history and phi. ADR 24, docs/gates.md.
 
 All functions take arrays: leading axes are tests (or devices, or simulated rollouts), the last one is `ratios`.
 

@@ -4,7 +4,7 @@
     phi    = sum (x - mu)^2 / sum mu                          over devices and hours; mu = exposure rate_d f_hour
 
 The 1 keeps a device that never failed from counting as one that cannot fail. `f_hour` takes out what happens to all
-devices at once (day and night, a server that fails): both sides of the comparison have that. Study: ADR 25.
+devices at once (day and night, a server that fails): both sides of the comparison have that. Study: ADR 24.
 
 I/O: none.
 """
