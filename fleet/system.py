@@ -12,7 +12,6 @@ I/O: disk, tasks, clock, chance.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from fleet.client import AsyncFleet, ProblemError, WaitError
 from fleet.jobs import records, summaries
 from fleet.jobs.book import NotRegisteredError
 from fleet.jobs.lease import Config
+from fleet.jobs.monitor import Monitor
 from fleet.jobs.part import NOT_FOUND, Part
 from fleet.jobs.records import (
     DeploymentJob,
@@ -59,7 +59,7 @@ class EdgeModelDeploymentSystem(Part):
 
     def __init__(self, config: "Config | Part" = None) -> None:
         super().__init__(config)
-        self._monitoring: asyncio.Task[None] | None = None
+        self._monitor: Monitor | None = None
 
     async def register_edge_device(self, device_info: Mapping[str, Any]) -> EdgeDevice:
         """Make a device known. Keys: `device_id`, and if you like `device_name`, `ip_address`, `port`, `hardware_info`.
@@ -111,7 +111,7 @@ class EdgeModelDeploymentSystem(Part):
                 raise NotRegisteredError(f"no device is called {device_id!r}")
             return summaries.performance(device_id, [], [])
         name = records.fleet_id(device_id)
-        windows = await fleet.devices.metrics(name, limit=20)
+        windows = await fleet.devices.metrics(name, limit=summaries.NEWEST)
         drift = await fleet.drift.list(scope=f"device:{name}")
         return summaries.performance(device_id, windows["items"], drift)
 
@@ -261,17 +261,9 @@ class EdgeModelDeploymentSystem(Part):
         The manager itself watches all the time: its alerts do not depend on this.
         """
         await self._fleet()
-        if self._monitoring is None or self._monitoring.done():
-            self._monitoring = asyncio.create_task(self._monitor(), name="performance-monitoring")
-
-    async def _monitor(self) -> None:
-        every = self._lease.settings.deployment.performance_monitoring_interval_minutes * 60
-        while True:
-            fleet = await self._fleet()
-            for device in await fleet.devices.list():
-                found = await self.get_device_performance_metrics(device["id"])
-                logger.info("performance %s", " ".join(f"{key}={value}" for key, value in found.items()))
-            await asyncio.sleep(every)
+        if self._monitor is None:
+            every = self._lease.settings.deployment.performance_monitoring_interval_minutes * 60
+            self._monitor = Monitor(self._lease.blocking, every)
 
     async def start_automated_update_scheduler(self) -> None:
         """Let schedules of this folder run, until `shutdown`."""
@@ -279,11 +271,9 @@ class EdgeModelDeploymentSystem(Part):
 
     async def shutdown(self) -> None:
         """End what was started. Everything is remembered; devices go on by themselves."""
-        if self._monitoring is not None:
-            self._monitoring.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._monitoring
-            self._monitoring = None
+        if self._monitor is not None:
+            await asyncio.to_thread(self._monitor.end)
+            self._monitor = None
         await self._lease.release()
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import click
 
 from fleet.cli.errors import CliError, Exit
-from fleet.cli.rollouts import PRIORITIES, hours, target_of
+from fleet.cli.rollout_request import PRIORITIES, hours, target_of
 from fleet.cli.shell import Column, Shell, command, group
 from fleet.cli.wording import duration, instant, span
 

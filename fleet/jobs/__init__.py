@@ -3,6 +3,8 @@
     records  devices, versions, jobs as its callers know them    (pure)
     book     what the manager has no place for, durable          (disk)
     lease    one embedded manager for all parts of a program
+    part     what the three components have in common
+    monitor  metrics in the log, on a thread
 
 I/O: none.
 """

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import yaml
 
-from fleet.client import AsyncFleet
+from fleet.client import AsyncFleet, Fleet
 from fleet.jobs.book import Book
 from fleet.rest.embedded import EmbeddedManager
 from fleet.settings import FleetSettings
@@ -63,6 +63,10 @@ class Lease:
             await made.initialise()
             self._client = (loop, made)
         return self._client[1]
+
+    def blocking(self) -> Fleet:
+        """The running manager for another thread; close it there. Only while `fleet` was asked for here."""
+        return Fleet(*self._running[self.folder].where)
 
     async def release(self) -> None:
         """No longer needed here."""

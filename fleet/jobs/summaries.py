@@ -10,6 +10,7 @@ from typing import Any, Final
 from fleet.jobs.records import SCHEDULE_STATUS, DeploymentJob, EdgeDevice, fleet_id, from_version, job_status
 
 Document = Mapping[str, Any]
+NEWEST: Final = 20  # windows that are asked for
 _GRAVITY: Final = ("drifted", "warning", "ok", "collecting")
 
 

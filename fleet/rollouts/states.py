@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, Self
 
+from fleet.rollouts.budgets import Ramp as Ramp
+from fleet.rollouts.budgets import SiteBudget as SiteBudget
 from fleet.rollouts.errors import RolloutStateError
 from fleet.rollouts.trials import Trials
 from fleet.schedules.precedence import E_PREEMPTED, Priority
@@ -174,23 +176,6 @@ Strategy = Literal["canary", "rolling", "blue-green", "all-at-once"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ramp:
-    """At most `per_minute` devices are told a minute at first; `factor` times as many after each `every` successes."""
-
-    per_minute: float
-    factor: float = 2.0
-    every: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class SiteBudget:
-    """What the rollouts may draw over the line of one site; None: as much as there is."""
-
-    in_flight_bytes: int | None = None
-    hourly_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Target:
     """Who is meant, as it was asked: who fits later joins. All of it must hold."""
 
@@ -228,7 +213,7 @@ class Rollout:
     force: bool = False  # also where the release is proven bad
     bytes_each: int = 0  # of one device, at most
     ramp: Ramp | None = None
-    site_budget: SiteBudget = SiteBudget()
+    site_budget: SiteBudget = field(default_factory=SiteBudget)
     needs_approval: bool = False  # of another person than the author, before anything is announced
     manual: bool = False  # a person approves each wave after the first
     cleared: int = 0  # newest wave that may be released

@@ -79,7 +79,7 @@ def info(device_id: str) -> dict[str, Any]:
 
 
 async def test_the_first_example_a_deployment_job_reaches_a_real_device(
-    config: dict[str, Any], tmp_path: Path, model: Path
+    config: dict[str, Any], tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = tmp_path / "base"
     with provisioning(tmp_path / "agents", base, url_in(base)):
@@ -104,7 +104,11 @@ async def test_the_first_example_a_deployment_job_reaches_a_real_device(
         found = await deployment_system.get_device_status("jetson_001")
         assert found["current_version"] == model_version.version_id
         assert (found["device_name"], found["status"]) == ("Jetson Orin Nano", "online")
-        await deployment_system.start_performance_monitoring()
+        with caplog.at_level("INFO", "fleet.jobs.monitor"):
+            await deployment_system.start_performance_monitoring()
+            async with asyncio.timeout(20):
+                while "performance device_id=jetson-001" not in caplog.text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
         await deployment_system.start_automated_update_scheduler()
         metrics = await deployment_system.get_device_performance_metrics(device)
         assert metrics["device_id"] == "jetson_001"
