@@ -29,17 +29,17 @@ def status(shell: Shell) -> None:
     devices, rollouts = api.pages("/devices"), api.pages("/rollouts", limit=100)
     alerts = [alert for alert in api.pages("/alerts", limit=500) if alert.get("state") != "resolved"]
     found = summary(devices, [one for one in rollouts if one.get("state") not in _OVER], alerts)
-    found |= {"role": "leader", "leader": shell.session.url, **_role(shell)}
+    found |= _role(shell)
     shell.emit({"manager": shell.session.url, **found}, lambda: text(shell.session.url, found, datetime.now(UTC)))
 
 
 def _role(shell: Shell) -> dict[str, Any]:
-    """Which of several managers this one is; nothing where it does not say so, such as while it is not ready."""
+    """Which of several managers this one is, and where the one that leads is; None while it is not ready."""
     try:
         ready = shell.api.get("//readyz") or {}
     except CliError:
-        return {"role": None, "leader": None}
-    return {key: ready[key] for key in ("role", "leader") if key in ready}
+        ready = {}
+    return {"role": ready.get("role"), "leader": ready.get("leader")}
 
 
 def summary(

@@ -63,6 +63,7 @@ def test_the_other_manager_takes_over_a_rollout_and_nothing_is_doubled(managers:
         assert ended["state"] == "completed", ended["reason"]
         assert {fleet.serving("cam-1"), fleet.serving("cam-2")} == {"1.0.0"}
         assert_nothing_doubled(managers, rollout)
+        assert_doctor_sees_what_is_not_shared(managers)
         assert fleet.operator.asks("status")["role"] == "follower"
         assert fleet.operator.asks("audit", "verify")["intact"] is True
     finally:
@@ -90,3 +91,11 @@ def assert_nothing_doubled(managers: TwoManagers, rollout: str) -> None:
     assert len(alerts) == len(set(alerts))
     terms = managers.sql("select term from leadership")
     assert terms == [(3,)]
+
+
+def assert_doctor_sees_what_is_not_shared(managers: TwoManagers) -> None:
+    assert managers.doctor(1) == {"keys": "pass", "managers": "pass", "depot": "pass"}
+    folder = managers.households[1].manager_folder
+    (folder / "depot").unlink()
+    (folder / "keys" / "pepper").write_bytes(b"x" * 32)
+    assert managers.doctor(1) == {"keys": "pass", "managers": "fail", "depot": "fail"}

@@ -13,6 +13,9 @@ import asyncpg
 import httpx2
 
 from fleet.demo.household import MANAGER_SETTINGS, Household
+from fleet.doctor import examine
+from fleet.settings import FleetSettings
+from shared.configuration import load
 from tests.simulators import postgresql
 
 DATABASE = "two_managers"
@@ -81,6 +84,13 @@ class TwoManagers:
 
     def process(self, number: int) -> int:
         return self.households[number].pid("fleet")
+
+    def doctor(self, number: int) -> dict[str, str]:
+        """What it finds of what managers share."""
+        household = self.households[number]
+        settings = load(FleetSettings, household.folder / "fleet.yaml").settings
+        findings = {one.what: one.state for one in asyncio.run(examine(settings))}
+        return {what: findings[what] for what in ("keys", "managers", "depot") if what in findings}
 
     def sql(self, query: str, *arguments: object) -> list[Any]:
         return self.sql_in(DATABASE, query, *arguments)
