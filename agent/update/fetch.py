@@ -24,6 +24,11 @@ from shared.manifest import MAX_MANIFEST_BYTES, Chunk
 logger = logging.getLogger(__name__)
 
 DAMAGED_TRIES: Final = 3
+_ABSENT: Final = frozenset({httpx2.codes.NOT_FOUND, httpx2.codes.GONE})
+
+
+class _AbsentError(SourceUnavailableError):
+    """The source says that it has no such thing. It may be on its way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +74,30 @@ class Fetcher:
         """
         return await self._persist(f"/manifests/{digest}", digest, limit_bytes=MAX_MANIFEST_BYTES, exact=False)
 
-    async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None]) -> None:
+    async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, optional: bool = False) -> None:
         """Bring every chunk into the store; waits as long as it takes. `progress` hears the bytes of each.
 
         Raises:
-            DamagedChunkError: the source keeps serving other bytes under a chunk's name.
+            DamagedChunkError: the source keeps serving other bytes under a chunk's name; if `optional`, also when it
+                says that it does not have one.
         """
         queue = iter(wanted)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._connections, len(wanted))):
-                    group.create_task(self._drain(queue, progress), name=f"fetch-{number}")
+                    group.create_task(self._drain(queue, progress, optional=optional), name=f"fetch-{number}")
         except* chunking.DamagedChunkError as group_error:
             raise group_error.exceptions[0] from None
 
-    async def _drain(self, queue: Iterator[Chunk], progress: Callable[[int], None]) -> None:
+    async def _drain(self, queue: Iterator[Chunk], progress: Callable[[int], None], *, optional: bool) -> None:
         for chunk in queue:
-            data = await self._persist(f"/chunks/{chunk.id}", chunk.id, limit_bytes=chunk.size_bytes, exact=True)
+            path = f"/chunks/{chunk.id}"
+            data = await self._persist(path, chunk.id, limit_bytes=chunk.size_bytes, exact=True, optional=optional)
             await asyncio.to_thread(self._store.put, chunk.id, data)
             logger.debug("chunk fetched id=%s bytes=%d", chunk.id[:12], len(data))
             progress(len(data))
 
-    async def _persist(self, path: str, name: str, *, limit_bytes: int, exact: bool) -> bytes:
+    async def _persist(self, path: str, name: str, *, limit_bytes: int, exact: bool, optional: bool = False) -> bytes:
         damaged = 0
         for wait in self._backoff.waits():
             try:
@@ -103,6 +110,10 @@ class Fetcher:
                 if damaged >= DAMAGED_TRIES:
                     raise chunking.DamagedChunkError(f"{path} arrived with other content {damaged} times")
                 logger.warning("damaged on arrival, fetching again path=%s", path[:24])
+            except _AbsentError as error:
+                if optional:
+                    raise chunking.DamagedChunkError(error.detail) from None
+                logger.info("not at the source, trying again error=%s", error.detail)
             except SourceUnavailableError as error:
                 logger.info("source unavailable, trying again error=%s", error.detail)
             await asyncio.sleep(wait)
@@ -112,6 +123,8 @@ class Fetcher:
         received = bytearray()
         try:
             async with self._http.stream("GET", self._source_url + path, timeout=self._timeout) as answer:
+                if answer.status_code in _ABSENT:
+                    raise _AbsentError(f"{path} answered {answer.status_code}")
                 if answer.status_code != httpx2.codes.OK:
                     raise SourceUnavailableError(f"{path} answered {answer.status_code}")
                 async for block in answer.aiter_bytes():

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0130"
-down_revision = "0030"
+down_revision = "0090"
 
 
 def upgrade() -> None:
