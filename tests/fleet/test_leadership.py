@@ -53,7 +53,7 @@ async def two(url: str) -> AsyncIterator[tuple[Leadership, Leadership]]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE", timedelta(seconds=0.5))
+    monkeypatch.setattr(module, "LEASE", timedelta(seconds=1.5))
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
 
@@ -98,7 +98,7 @@ async def test_a_leader_that_renews_leads_on(two, short) -> None:
     async with asyncio.timeout(20):
         await two[0].gain()
         keeping, waiting = asyncio.create_task(two[0].keep()), asyncio.create_task(two[1].gain())
-        await asyncio.sleep(3 * module.LEASE.total_seconds())
+        await asyncio.sleep(2 * module.LEASE.total_seconds())
         assert not keeping.done()
         assert not waiting.done()
         await write(two[0].database)
@@ -113,7 +113,7 @@ async def test_nobody_takes_over_in_the_middle_of_a_leaders_turn(two, short) -> 
         await two[0].gain()
         async with two[0].database.write() as tx:
             waiting = asyncio.create_task(two[1].gain())
-            await asyncio.sleep(3 * module.LEASE.total_seconds())
+            await asyncio.sleep(2 * module.LEASE.total_seconds())
             assert not waiting.done()  # the lease is over, the turn is not
             await events.add(tx, kind="device", level="ok", subject="cam-1", text="x", now=NOW)
         await waiting
