@@ -1,6 +1,7 @@
 """The manager's process: one task group; it ends when one of its tasks breaks, and is started again.
 
     parts -> tasks -> listening -> endpoints.json -> READY
+               '-> follow -> lead: link, ingest, drivers      (ADR 32; with SQLite at once)
 
 Crash-only: nothing is put in order at the end that the start would not put in order.
 
@@ -15,6 +16,7 @@ import logging
 import signal
 import ssl
 from contextlib import AsyncExitStack, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -53,6 +55,8 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 2
 START_SECONDS: Final = 30
 REFRESH_SECONDS: Final = 60.0
+#: How old the pages of a manager that follows may be.
+FOLLOW_SECONDS: Final = 2.0
 
 
 async def run(settings: FleetSettings, *, announce: Callable[[str], None] = lambda _: None) -> None:
@@ -118,6 +122,37 @@ async def serve(
 def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     if broker is not None:
         yield "broker", broker.run()
+    yield "role", _follow_then_lead(manager)
+    yield "watchdog", _watchdog(manager)
+
+
+async def _follow_then_lead(manager: Manager) -> None:
+    """Wait for the lead, then do what one manager of the fleet does. Whoever loses the lead ends."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(_follow(manager), name="follow")
+            await manager.leadership.gain()
+            following.cancel()
+        async with asyncio.TaskGroup() as group:
+            for name, work in _leading(replace(manager, database=manager.leadership.database)):
+                group.create_task(work, name=name)
+    finally:
+        await manager.leadership.release()
+
+
+async def _follow(manager: Manager) -> None:
+    """Show what the leader stores: nobody tells us of its commits, so look again and again."""
+    performance = PerformanceDriver(manager)
+    manager.standings.attach(performance.standings)
+    while not manager.leadership.leads:
+        await performance.count(keep=False)
+        manager.hub.wake()
+        await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def _leading(manager: Manager) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+    """What only one manager does; its turns in the database are fenced."""
+    yield "lead", manager.leadership.keep()
     yield "link", manager.link.run()
     yield "ingest", manager.ingest.run()
     yield "rollouts", RolloutDriver(manager).run()
@@ -133,8 +168,8 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "performance", performance.run()
     yield "reports", ReportDriver(manager).run()
     yield "metadata", _refresh(manager)
-    yield "liveness", LivenessWatch(manager.database, manager.hub, manager.clock, manager.patience).run()
-    yield "watchdog", _watchdog(manager)
+    patience = replace(manager.patience, listening_since=manager.clock.now())
+    yield "liveness", LivenessWatch(manager.database, manager.hub, manager.clock, patience).run()
 
 
 def _http(manager: Manager) -> _Http:

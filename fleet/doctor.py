@@ -13,12 +13,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from sqlalchemy import text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from fleet.access.secrets import Pepper
+from fleet.parts import fingerprint
+from fleet.releases.depot import Depot
+from fleet.releases.online_keys import OnlineKeys
+from fleet.store import leadership
 from fleet.store.database import HEAD, revision
+from fleet.store.tables import Leadership, Release
 from shared.clock import SystemClock
+from shared.errors import FlotillaError
+from shared.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +75,7 @@ async def examine(settings: FleetSettings) -> list[Finding]:
         *_folder(settings),
         *_keys(settings),
         *await _database(settings),
+        *await _together(settings),
         *_broker(settings),
         _clock(SystemClock().now()),
     ]
@@ -136,6 +145,54 @@ def _trust(root: object) -> Finding:
     return Finding(
         "trust", "warn", "not initialised: no release can be published, no device can enrol", "flotilla init"
     )
+
+
+async def _together(settings: FleetSettings) -> list[Finding]:
+    """What several managers on one database must have in common."""
+    if settings.database.url is None or make_url(settings.database.url).get_backend_name() == "sqlite":
+        return []
+    findings = []
+    if settings.mqtt.url is None:
+        fix = "set mqtt.url to a broker that all of them reach; one manager alone needs none"
+        findings.append(Finding("managers", "warn", "the embedded broker serves one manager only", fix))
+    engine = create_async_engine(settings.database_url)
+    try:
+        async with AsyncSession(engine) as tx:
+            leader = await leadership.leader(tx)
+            manifests = list(await tx.scalars(select(Release.manifest)))
+    except (SQLAlchemyError, OSError):
+        return findings  # the finding on the database says so
+    finally:
+        await engine.dispose()
+    if all((settings.data_dir / "keys" / name).is_file() for name in _KEYS):
+        findings.append(_leader(settings, leader))
+    return [*findings, _depot(settings, manifests)]
+
+
+def _leader(settings: FleetSettings, leader: Leadership | None) -> Finding:
+    if leader is None:
+        return Finding("managers", "pass", "no manager leads now")
+    keys = settings.data_dir / "keys"
+    try:
+        ours = fingerprint(Pepper.open(keys / "pepper"), OnlineKeys.open(keys))
+    except FlotillaError as error:
+        return Finding("managers", "fail", error.detail, error.remedy)
+    if leader.keys != ours:
+        fix = f"copy the folder keys of that manager to {keys}"
+        return Finding("managers", "fail", f"{leader.holder} ({leader.url}) leads with other keys than these", fix)
+    return Finding("managers", "pass", f"{leader.holder} leads at {leader.url}, with these keys")
+
+
+def _depot(settings: FleetSettings, manifests: Sequence[bytes]) -> Finding:
+    """Whether chunks that another manager took are here as well."""
+    parsed = [Manifest.parse(manifest) for manifest in manifests]
+    names = {chunk.id for manifest in parsed for artifact in manifest.artifacts.values() for chunk in artifact.chunks}
+    folder = settings.data_dir / "depot"
+    missing = len(Depot(folder).missing(sorted(names)))
+    if missing:
+        fix = f"let {folder} be one folder for all managers, on shared storage"
+        return Finding("depot", "fail", f"{missing} of {len(names)} chunks are not here: devices wait for them", fix)
+    return Finding("depot", "pass", f"all {len(names)} chunks of the releases are here")
 
 
 def _broker(settings: FleetSettings) -> Iterator[Finding]:

@@ -39,3 +39,17 @@ class RunningError(BrokenError):
 
     code = "E_RUNNING"
     default_remedy = "end the other one first, or use another --data-dir"
+
+
+class LeadLostError(BrokenError):
+    """Another manager leads now, or may do so; this one ends, and follows after its restart."""
+
+    code = "E_LEAD_LOST"
+    default_remedy = "nothing, if it was stopped or cut off from the database; else look at the database and its load"
+
+
+class OtherKeysError(BrokenError):
+    """The manager that leads has other keys: it would deny tokens and signatures of this one."""
+
+    code = "E_OTHER_KEYS"
+    default_remedy = "copy the folder `keys` of the manager that leads into this data folder, then start again"

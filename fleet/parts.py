@@ -1,6 +1,6 @@
 """Every part of the manager, built once, in the order in which they need each other.
 
-    data folder (one process) -> database -> pepper, first token -> broker -> keys -> link -> the rest
+    data folder (one process) -> database -> pepper, first token -> broker -> keys -> leadership -> link -> the rest
 
 I/O: disk, network, chance.
 """
@@ -8,6 +8,7 @@ I/O: disk, network, chance.
 from __future__ import annotations
 
 import fcntl
+import json
 import secrets
 import socket
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from fleet.devices.announcer import Announcer
 from fleet.devices.liveness import Patience
 from fleet.errors import DataFolderError, ListenError, RunningError
 from fleet.hub import Hub
+from fleet.leadership import Leadership
 from fleet.releases.depot import Depot
 from fleet.releases.director import Director
 from fleet.releases.online_keys import OnlineKeys
@@ -58,6 +60,7 @@ class Manager:
     database: Database
     clock: Clock
     hub: Hub
+    leadership: Leadership  # whether this manager leads; one that follows serves HTTP only
     pepper: Pepper  # the secret under which keys and tokens are hashed
     doorman: Doorman
     depot: Depot
@@ -106,12 +109,15 @@ async def opened(
         token = await ensure_admin(database, pepper, settings.data_dir / "admin-token", clock.now())
         if token is not None:
             announce(f"admin token (shown once; also in {settings.data_dir / 'admin-token'}): {token}")
-        await Answers(database).forget_unfinished()
+        if database.one_process:
+            await Answers(database).forget_unfinished()
         secret = secrets.token_urlsafe(32)
         broker = await _broker(settings, Guests(database, pepper, secret))
+        manager = _build(settings, database, pepper, clock, broker, secret, door)
         try:
-            yield _build(settings, database, pepper, clock, broker, secret, door), broker
+            yield manager, broker
         finally:
+            await manager.leadership.close()
             if broker is not None:
                 await broker.close()
     finally:
@@ -157,12 +163,21 @@ def _build(
     link = MqttLink(_link_settings(settings, broker, secret), subscriptions=[ALL_UP], on_connect=announcer.resume)
     announcer.attach(link)
     hub = Hub()
+    manager_url = settings.server.public_url or _url(_scheme(settings), door.getsockname())
+    leadership = Leadership(
+        database,
+        Database(settings.database_url),
+        host=socket.gethostname(),
+        url=manager_url,
+        keys=fingerprint(pepper, keys),
+    )
     attempts = settings.enrolment.attempts_per_minute
     return Manager(
         settings=settings,
         database=database,
         clock=clock,
         hub=hub,
+        leadership=leadership,
         pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=settings.server.session_idle_minutes)),
         depot=Depot(settings.data_dir / "depot"),
@@ -171,14 +186,22 @@ def _build(
         online_keys=keys,
         link=link,
         announcer=announcer,
-        ingest=Ingest(database=database, link=link, announcer=announcer, hub=hub, clock=clock, limits=settings.mqtt),
+        ingest=Ingest(
+            database=leadership.database, link=link, announcer=announcer, hub=hub, clock=clock, limits=settings.mqtt
+        ),
         patience=Patience(timedelta(seconds=settings.deployment.heartbeat_interval_seconds), clock.now()),
         enrolments=Buckets(rate=attempts / 60, burst=attempts),
         sign_ins=Buckets(rate=attempts / 60, burst=attempts),
         cut_off=broker.kick if broker is not None else lambda _: None,
-        manager_url=settings.server.public_url or _url(_scheme(settings), door.getsockname()),
+        manager_url=manager_url,
         mqtt_url=settings.mqtt.public_url or _mqtt_url(settings, broker),
     )
+
+
+def fingerprint(pepper: Pepper, keys: OnlineKeys) -> str:
+    """The same text for managers with the same keys; tells nothing of them to who does not have them."""
+    said = json.dumps([keys.public(), keys.escrow_public()], sort_keys=True)
+    return pepper.digest(f"keys of a manager: {said}")
 
 
 def _link_settings(settings: FleetSettings, broker: EmbeddedBroker | None, secret: str) -> LinkSettings:

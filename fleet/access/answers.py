@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fleet.store.database import Database
 
 KEPT: Final = timedelta(hours=24)
+#: A request that is at work for longer has lost its manager: its key is free again.
+ABANDONED: Final = timedelta(minutes=5)
 #: The body of an answer that held a secret and was therefore not kept.
 NOT_KEPT: Final = None
 
@@ -42,6 +44,7 @@ class Answers:
         """Take `key` for this request (None), or say what became of the request that had it before."""
         async with self._database.write() as tx:
             await tx.execute(delete(Answer).where(Answer.at < now - KEPT))
+            await tx.execute(delete(Answer).where(Answer.status.is_(None), Answer.at < now - ABANDONED))
             row = await tx.scalar(select(Answer).where(Answer.key == key))
             if row is not None:
                 return Before(row.request_hash, row.status, row.body)
@@ -61,6 +64,6 @@ class Answers:
             await tx.execute(delete(Answer).where(Answer.key == key))
 
     async def forget_unfinished(self) -> None:
-        """At start: what was at work when the manager ended will never answer."""
+        """At start of the only manager: what was at work when it ended will never answer."""
         async with self._database.write() as tx:
             await tx.execute(delete(Answer).where(Answer.status.is_(None)))

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from sqlalchemy import func, select
 
 from fleet.api.context import Actor, allow, manager_of, public
-from fleet.store import devices
+from fleet.store import devices, leadership
 from fleet.store.tables import Alert, Deployment, Device, Metadata, Rollout
 from shared.errors import FlotillaError
 
@@ -31,18 +31,26 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", dependencies=[Depends(public())], summary="Database and broker answer; 503 when not")
 async def readyz(request: Request) -> JSONResponse:
-    """`checks` says which part is missing. An uninitialised trust is told, but does not make the manager unready."""
+    """`checks` says which part is missing. An uninitialised trust is told, but does not make the manager unready.
+
+    `role` is leader or follower, `leader` where the one that leads is (null: nobody yet). A follower needs no broker.
+    """
     manager = manager_of(request)
-    checks = {"database": "ok", "broker": "ok" if manager.link.connected else manager.link.failure or "no connection"}
-    trust = "unknown"
+    leads = manager.leadership.leads
+    connected = manager.link.connected or not leads
+    checks = {"database": "ok", "broker": "ok" if connected else manager.link.failure or "no connection"}
+    trust, leader = "unknown", manager.manager_url if leads else None
     try:
         async with manager.database.read() as tx:
             root = await tx.scalar(select(func.max(Metadata.version)).where(Metadata.role == "root"))
+            row = None if leads else await leadership.leader(tx)
+        leader = leader if row is None else row.url
         trust = "initialised" if root else "not initialised: flotilla init"
     except (FlotillaError, OSError, RuntimeError) as error:
         checks["database"] = type(error).__name__
     ready = all(state == "ok" for state in checks.values())
-    body = {"ready": ready, "checks": checks, "trust": trust}
+    role = "leader" if leads else "follower"
+    body = {"ready": ready, "checks": checks, "trust": trust, "role": role, "leader": leader}
     return JSONResponse(body, 200 if ready else 503)
 
 
@@ -55,6 +63,8 @@ async def metrics(request: Request, _actor: Annotated[Actor, Depends(allow("devi
     gauges["flotilla_messages_stored_total"] = {"": manager.ingest.stored}
     gauges["flotilla_messages_dropped_total"] = {"": manager.ingest.dropped}
     gauges["flotilla_messages_forged_total"] = {"": manager.ingest.forged}
+    gauges["flotilla_leader"] = {"": int(manager.leadership.leads)}
+    gauges["flotilla_leader_term"] = {"": manager.leadership.term}
     gauges["flotilla_broker_connected"] = {"": int(manager.link.connected)}
     return PlainTextResponse("\n".join(_lines(gauges)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from fleet.cli import portrait
+from fleet.cli.errors import CliError
 from fleet.cli.shell import Shell, command
 from fleet.cli.wording import ago
 
@@ -28,7 +29,17 @@ def status(shell: Shell) -> None:
     devices, rollouts = api.pages("/devices"), api.pages("/rollouts", limit=100)
     alerts = [alert for alert in api.pages("/alerts", limit=500) if alert.get("state") != "resolved"]
     found = summary(devices, [one for one in rollouts if one.get("state") not in _OVER], alerts)
+    found |= _role(shell)
     shell.emit({"manager": shell.session.url, **found}, lambda: text(shell.session.url, found, datetime.now(UTC)))
+
+
+def _role(shell: Shell) -> dict[str, Any]:
+    """Which of several managers this one is, and where the one that leads is; None while it is not ready."""
+    try:
+        ready = shell.api.get("//readyz") or {}
+    except CliError:
+        ready = {}
+    return {"role": ready.get("role"), "leader": ready.get("leader")}
 
 
 def summary(
@@ -52,7 +63,9 @@ def text(url: str, found: Mapping[str, Any], now: datetime) -> str:
     total = counts.pop("total")
     links = ", ".join(f"{number} {word}" for word, number in sorted(counts.items())) or "flotilla device invite"
     serving = ", ".join(f"{release} on {number}" for release, number in found["serving"].items()) or "nothing yet"
-    lines = [f"manager   {url}", f"devices   {total}: {links}", f"serving   {serving}"]
+    follows = found.get("role") == "follower"
+    leader = f" (follows {found.get('leader') or 'nobody: the next leader is awaited'})" if follows else ""
+    lines = [f"manager   {url}{leader}", f"devices   {total}: {links}", f"serving   {serving}"]
     lines += [
         f"rollout   {one.get('id')} {one.get('model')}@{one.get('version')} {one.get('state')}"
         for one in found["rollouts"]

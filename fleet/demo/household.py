@@ -125,6 +125,18 @@ class Household:
         self._running[part].kill()
         self._running[part].wait(STOP_SECONDS)
 
+    def pid(self, part: str) -> int:
+        """The process of a part."""
+        return self._running[part].pid
+
+    def runs(self, part: str) -> bool:
+        """Whether it was started and has not ended."""
+        return part in self._running and self._running[part].poll() is None
+
+    def wait_end(self, part: str) -> None:
+        """Return once the process of a part has ended by itself. Bounded as its start is."""
+        self._running[part].wait(START_SECONDS)
+
     def stop(self) -> None:
         """Ask everything to end, agents first; then make it."""
         parts = [process for process in reversed(self._running.values()) if process.poll() is None]

@@ -1,14 +1,16 @@
 """Open the manager's database, bring it to today's form, hand out transactions.
 
-SQLite by default (WAL, synchronous=FULL: what was committed survives a power cut); writers take turns. Another
-database is a URL away. Queries live in the modules beside this one, one per subject, `tx` first.
+SQLite by default (WAL, synchronous=FULL: what was committed survives a power cut). Another database is a URL away.
+Writers take turns, on PostgreSQL also those of several managers: who holds the pen sees all that was written before,
+and nobody else writes meanwhile (ADR 32). Queries live in the modules beside this one, one per subject, `tx` first.
 
 I/O: disk, tasks.
 """
 
 import asyncio
+import copy
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +25,15 @@ from shared.errors import BrokenError
 logger = logging.getLogger(__name__)
 
 #: The newest migration. A test compares it with the folder.
-HEAD: Final = "0090"
+HEAD: Final = "0130"
 BUSY_SECONDS: Final = 10
+#: A writer on PostgreSQL that says nothing for so long, as one that was stopped, loses its turn and is undone.
+SILENT_SECONDS: Final = 6
+_TURN: Final = text(
+    f"SELECT set_config('idle_in_transaction_session_timeout', '{SILENT_SECONDS * 1000}', true),"
+    " pg_advisory_xact_lock(7236277)"
+)
+Fence = Callable[[AsyncSession], Awaitable[None]]
 _PRAGMAS: Final = (
     f"busy_timeout={BUSY_SECONDS * 1000}",
     "journal_mode=WAL",
@@ -48,6 +57,21 @@ class Database:
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._engine: AsyncEngine | None = None
         self._writing = asyncio.Lock()
+        self._fence: Fence | None = None
+
+    @property
+    def one_process(self) -> bool:
+        """True for SQLite: nobody but us writes."""
+        return self._sqlite
+
+    def fenced(self, fence: Fence) -> "Database":
+        """The same, for who may write only while `fence` lets them: it comes first in each of their turns.
+
+        Open and close the original.
+        """
+        twin = copy.copy(self)
+        twin._fence = fence  # noqa: SLF001  # our own
+        return twin
 
     async def open(self) -> None:
         """Connect, and migrate when the database is older than this program. A second call does nothing.
@@ -87,17 +111,19 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A transaction that is durable when the block ends, and undone when the block raises."""
-        engine = self._opened()
-        if not self._sqlite:
-            async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-                yield session
-            return
-        async with (
-            self._writing,
-            AsyncSession(engine.execution_options(flotilla_write=True), expire_on_commit=False) as session,
-            session.begin(),
-        ):
+        """A transaction that is durable when the block ends, and undone when the block raises. One at a time."""
+        async with self._writing, self.aside() as session:
+            if not self._sqlite:
+                await session.execute(_TURN)
+            if self._fence is not None:
+                await self._fence(session)
+            yield session
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[AsyncSession]:
+        """As `write`, but without waiting for a turn: for what changes one row by one statement."""
+        engine = self._opened().execution_options(flotilla_write=True)
+        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def _opened(self) -> AsyncEngine:
@@ -137,6 +163,8 @@ def _upgrade(connection: Connection) -> None:
     from alembic import command  # half a second, needed once in the life of a database
     from alembic.util import CommandError
 
+    if connection.dialect.name == "postgresql":  # one manager migrates, the others wait and find it done
+        connection.execute(_TURN)
     try:
         command.upgrade(migrations(connection), "head")
     except CommandError as error:

@@ -17,6 +17,7 @@ from fleet.store.gate_tables import Habit as Habit
 from fleet.store.gate_tables import HookState as HookState
 from fleet.store.gate_tables import TrialState as TrialState
 from fleet.store.gate_tables import Verdict as Verdict
+from fleet.store.leadership_table import Leadership as Leadership
 from fleet.store.schedule_tables import Alias as Alias
 from fleet.store.schedule_tables import AliasMove as AliasMove
 from fleet.store.schedule_tables import Schedule as Schedule

@@ -80,15 +80,16 @@ class PerformanceDriver:
             await asyncio.sleep(min(REST_SECONDS, every.total_seconds()))
             seen = await self._parts.hub.wait(seen, max(0.0, due - time()))
 
-    async def count(self) -> None:
-        """Take in what came since the last time, for the figures of now."""
+    async def count(self, *, keep: bool = True) -> None:
+        """Take in what came since the last time, for the figures of now. Without `keep` nothing is written."""
         now = self._parts.clock.now()
         if self._floor is None:
             await self._restore(now)
         async with self._parts.database.read() as tx:
             self._changed |= await self._take(tx, now)
             await self._learn(tx, {(place[1], version) for place in self._changed for version in self._newest[place]})
-        await self._keep(now)
+        if keep:
+            await self._keep(now)
 
     async def evaluate(self) -> None:
         """One look at what came since the look before."""

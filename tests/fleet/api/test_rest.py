@@ -266,10 +266,12 @@ async def test_events_are_listed_newest_first(admin, manager: Manager) -> None:
 
 async def test_health_and_metrics(admin, strangers, fleet, manager: Manager) -> None:
     assert (await strangers.get("/healthz")).json() == {"status": "ok"}
-    assert (await strangers.get("/readyz")).json()["ready"] is True
+    ready = (await strangers.get("/readyz")).json()
+    assert (ready["ready"], ready["role"], ready["leader"]) == (True, "leader", manager.manager_url)
     text = (await admin.get("/metrics")).text
     assert 'flotilla_devices{lifecycle="active"} 7' in text
     assert "flotilla_devices_online 3" in text
+    assert "flotilla_leader 1" in text
 
 
 async def test_the_documentation_needs_nothing_from_outside(strangers) -> None:

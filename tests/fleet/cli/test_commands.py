@@ -190,6 +190,16 @@ def test_status_counts_what_there_is(types, manager):
     text = types("status").stdout
     assert "2: 1 offline, 1 online" in text
     assert "ro-1 digits@1.1.0 running" in text
+    assert document["role"] is None
+
+
+def test_status_tells_which_manager_leads(types, manager):
+    for kind in ("devices", "rollouts", "alerts"):
+        manager.answer(f"GET /api/v1/{kind}", {"items": [], "next_cursor": None})
+    manager.answer("GET /readyz", {"ready": True, "role": "follower", "leader": "http://other:8420"})
+    assert f"manager   {manager.url} (follows http://other:8420)" in types("status").stdout
+    document = json.loads(types("status", "--json").stdout)
+    assert (document["role"], document["leader"]) == ("follower", "http://other:8420")
 
 
 def test_open_shows_the_address(types, manager):
