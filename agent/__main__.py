@@ -98,7 +98,12 @@ def main() -> None:
 
 @_command(name="enroll", example="enroll https://fleet.example:8420 --token TOKEN --id camera-7")
 @click.argument("manager_url", metavar="URL")
-@click.option("--token", required=True, envvar="FLOTILLA_CLAIM_TOKEN", help="Claim token (`flotilla device invite`).")
+@click.option(
+    "--token",
+    default="",
+    envvar="FLOTILLA_CLAIM_TOKEN",
+    help="Claim token (`flotilla device invite`); without one the manager must let devices ask.",
+)
 @click.option("--id", "device_id", metavar="ID", help="Name of this device in the fleet. Default: its host name.")
 @click.option("--name", default="", help="A name for people, such as `Hall 3, camera 2`.")
 def enroll(

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_SECONDS: Final = 30.0
+FEATURES: Final = ("windows", "keep-versions")  # what the manager may ask of us (docs/protocol.md)
 BOOT_SECONDS: Final = 10.0  # who connects before a model serves waits so long, then is told why
 _STANDING: Final = TypeAdapter(tuple[Standing, ...])
 
@@ -246,6 +247,7 @@ class Agent:
             boot=self._boot,
             agent_version=identity.agent_version(),
             assignment=self._driver.assignment(),
+            features=FEATURES,
             hardware=self._hardware,
             slots=self._driver.slots(),
             serving=dict(self._serving.serving()),

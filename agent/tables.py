@@ -46,6 +46,8 @@ def about(model: Document) -> Iterator[str]:
         yield f"  {kind} since {_time(trouble['since'])}: {trouble['detail']} ({trouble['code']})"
     if (update := model["update"]) is not None:
         yield f"  update to {update['version']}: {update['state']}{_waiting(update['waiting'])}"
+        if update["shadow_words"]:
+            yield f"  in the shadow: {update['shadow_words']}"
     if (end := model["last_end"]) is not None:
         why = f": {end['detail']} ({end['reason']})" if end["reason"] else ""
         yield f"  last update: {end['version']} {end['phase']} at {_time(end['at'])}{why}"

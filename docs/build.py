@@ -47,6 +47,7 @@ def page() -> str:
     from agent.update import lifecycle, slots
     from fleet.alerts import states as alerts
     from fleet.rollouts import states
+    from fleet.schedules import states as schedules
 
     owed = [
         [f"`{state}`", f"`{effect}`", _phase(lifecycle.PHASES.get(state))] for state, effect in lifecycle.OWES.items()
@@ -64,6 +65,9 @@ def page() -> str:
         "## One rollout",
         "`fleet/rollouts/states.py`.",
         diagram(states.MOVES, states.State.RUNNING),
+        "## One schedule",
+        "`fleet/schedules/states.py`. What it means is in [Schedules](schedules.md).",
+        diagram(schedules.MOVES, schedules.State.WAITING),
         "## One alert",
         "`fleet/alerts/states.py`. What it means is in [Alerts](alerts.md).",
         diagram(alerts.MOVES, alerts.State.OPEN),

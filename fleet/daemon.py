@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import signal
+import ssl
 from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Final
 
@@ -21,10 +22,15 @@ import uvicorn
 from fleet.alerts.driver import AlertDriver
 from fleet.alerts.watch import AlertWatch
 from fleet.devices.watch import LivenessWatch
+from fleet.errors import TlsError
 from fleet.parts import Manager as Manager
 from fleet.parts import listening, opened
 from fleet.reports.driver import ReportDriver
 from fleet.rollouts.driver import RolloutDriver
+from fleet.rollouts.gate_driver import GateDriver
+from fleet.rollouts.hook_driver import HookDriver
+from fleet.schedules.driver import ScheduleDriver
+from fleet.schedules.sweep import Sweep
 from fleet.telemetry.driver import DriftDriver
 from fleet.telemetry.performance_driver import PerformanceDriver
 from shared.durable import replace_file
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
     from typing import Any
 
     from fleet.broker.embedded import EmbeddedBroker
@@ -80,8 +87,15 @@ class _Http(uvicorn.Server):
         self.listens.set()
 
 
-async def serve(manager: Manager, broker: EmbeddedBroker | None, door: socket.socket, stop: asyncio.Event) -> None:
-    """Run every task until `stop` is set or one of them breaks."""
+async def serve(
+    manager: Manager,
+    broker: EmbeddedBroker | None,
+    door: socket.socket,
+    stop: asyncio.Event,
+    *,
+    ready: Callable[[], object] = lambda: notify("READY=1"),
+) -> None:
+    """Run every task until `stop` is set or one of them breaks. `ready` is called when it answers."""
     http = _http(manager)
     async with asyncio.TaskGroup() as group:
         web = group.create_task(http.serve(sockets=[door]), name="http")
@@ -89,7 +103,7 @@ async def serve(manager: Manager, broker: EmbeddedBroker | None, door: socket.so
         async with asyncio.timeout(START_SECONDS):
             await http.listens.wait()
         _write_endpoints(manager)
-        notify("READY=1")
+        ready()
         logger.info("manager serves url=%s mqtt=%s", manager.manager_url, manager.mqtt_url)
         await stop.wait()
         notify("STOPPING=1")
@@ -107,6 +121,10 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
     yield "link", manager.link.run()
     yield "ingest", manager.ingest.run()
     yield "rollouts", RolloutDriver(manager).run()
+    yield "schedules", ScheduleDriver(manager).run()
+    yield "sweep", Sweep(manager).run()
+    yield "gate", GateDriver(manager).run()
+    yield "gate-hooks", HookDriver(manager).run()
     yield "drift", DriftDriver(manager).run()
     yield "alerts", AlertDriver(manager).run()
     yield "alert-watch", AlertWatch(manager).run()
@@ -122,6 +140,9 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
 def _http(manager: Manager) -> _Http:
     from fleet.api.app import create_app
 
+    server = manager.settings.server
+    if server.tls_certificate is not None:
+        _check_tls(server.tls_certificate, server.tls_key)
     return _Http(
         uvicorn.Config(
             create_app(manager),
@@ -131,8 +152,17 @@ def _http(manager: Manager) -> _Http:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_certfile=server.tls_certificate,
+            ssl_keyfile=server.tls_key,
         )
     )
+
+
+def _check_tls(certificate: Path, key: Path | None) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # that of TLS is one, too
+        raise TlsError(f"cannot use {certificate} with {key}: {error.strerror or error}") from None
 
 
 def _write_endpoints(manager: Manager) -> None:

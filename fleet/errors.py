@@ -20,6 +20,20 @@ class ListenError(BrokenError):
     default_remedy = "choose another server.port (0 takes a free one), or end what listens there"
 
 
+class ClearTextError(BrokenError):
+    """Something would travel to other machines in clear text, and `security.use_tls` forbids it."""
+
+    code = "E_CLEAR_TEXT"
+    default_remedy = "use TLS as the text says, or allow clear text: security.use_tls: false"
+
+
+class TlsError(BrokenError):
+    """The certificate or its key cannot be used."""
+
+    code = "E_TLS"
+    default_remedy = "server.tls_certificate: PEM with the whole chain; server.tls_key: its key, without a passphrase"
+
+
 class RunningError(BrokenError):
     """Another manager works on this data folder."""
 

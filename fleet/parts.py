@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from fleet import exposure
 from fleet.access.answers import Answers
 from fleet.access.first_token import ensure_admin
 from fleet.access.identify import Doorman
@@ -94,6 +95,7 @@ async def opened(
     settings: FleetSettings, door: socket.socket, *, announce: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[tuple[Manager, EmbeddedBroker | None]]:
     """Everything built, nothing running but the embedded broker's port."""
+    exposure.check(settings)
     lock = _claim(settings.data_dir)
     signing.install()
     database = Database(settings.database_url)
@@ -174,7 +176,7 @@ def _build(
         enrolments=Buckets(rate=attempts / 60, burst=attempts),
         sign_ins=Buckets(rate=attempts / 60, burst=attempts),
         cut_off=broker.kick if broker is not None else lambda _: None,
-        manager_url=settings.server.public_url or _url("http", door.getsockname()),
+        manager_url=settings.server.public_url or _url(_scheme(settings), door.getsockname()),
         mqtt_url=settings.mqtt.public_url or _mqtt_url(settings, broker),
     )
 
@@ -190,6 +192,10 @@ def _link_settings(settings: FleetSettings, broker: EmbeddedBroker | None, secre
         password=settings.mqtt.password,
         ahead=2 * BATCH,
     )
+
+
+def _scheme(settings: FleetSettings) -> str:
+    return "https" if settings.server.tls_certificate is not None else "http"
 
 
 def _mqtt_url(settings: FleetSettings, broker: EmbeddedBroker | None) -> str:

@@ -101,10 +101,12 @@ data_dir: {data_dir}
 # log_level: info                    # debug, info, warning, error
 
 # server:
-#   host: 127.0.0.1                  # 0.0.0.0: reachable from other machines (put TLS in front)
+#   host: 127.0.0.1                  # 0.0.0.0: reachable from other machines, by HTTPS
 #   port: 8420                       # 0: any free port, see endpoints.json
 #   public_url: https://fleet.example.org    # what devices and browsers are told
 #   session_idle_minutes: 30
+#   tls_certificate: /etc/flotilla/tls/server.crt    # PEM with its chain; with the key: HTTPS
+#   tls_key: /etc/flotilla/tls/server.key
 
 # database:
 #   url: postgresql+asyncpg://flotilla@db/flotilla   # default: SQLite in the data folder
@@ -113,7 +115,7 @@ data_dir: {data_dir}
 #   url: mqtts://broker.example.org:8883     # default: the embedded broker
 #   username: flotilla-fleet
 #   password: ...
-#   embedded_host: 127.0.0.1         # 0.0.0.0: devices on other machines reach it
+#   embedded_host: 127.0.0.1         # 0.0.0.0: devices on other machines reach it (no TLS: security.use_tls: false)
 #   embedded_port: 1883
 #   messages_per_second: 20          # of one device, on average
 #   burst_messages: 200
@@ -121,12 +123,38 @@ data_dir: {data_dir}
 # enrolment:
 #   invite_hours: 24                 # life of a claim token
 
+# security:
+#   use_tls: true                    # refuse to start where something would go to other machines in clear text
+#   verify_model_signatures: true    # cannot be switched off
+#   encrypt_model_transfer: true     # cannot be switched off
+#   api_key_length: 32               # random bytes in the API key of a device
+
 # deployment:
+#   base_dir: ...                    # another name of data_dir
+#   require_device_authentication: true      # false: devices may ask without a claim token, and wait to be accepted
 #   max_concurrent_deployments: 5
 #   deployment_timeout_minutes: 30
 #   heartbeat_interval_seconds: 60   # a device is late after 1.5 and offline after 3 of these in silence
 #   performance_monitoring_interval_minutes: 15   # how often accuracy and latency are looked at
 #   auto_rollback_on_failure: true
+
+# scheduling:                        # windows, schedules, aliases: see docs/schedules.md
+#   enable_auto_updates: true        # moving an alias brings its version to the devices that follow it
+#   update_window_start: "02:00"     # on the wall of each device
+#   update_window_end: "04:00"
+#   weekdays: [mon, tue, wed, thu, fri, sat, sun]
+#   blackout_dates: []               # such as [2026-12-24, 2026-12-25]
+#   timezone: UTC                    # of devices without the label `timezone`
+#   batch_size: 3
+#   rollout_strategy: canary         # canary, blue_green, rolling
+#   jitter_minutes: 10
+#   missed_windows: 2                # then an alert
+#   misfire_grace_minutes: 60
+
+# versioning:
+#   max_versions_per_device: 3
+#   version_retention_days: 30
+#   cleanup_old_versions: true
 
 # monitoring:
 #   error_rate_threshold: 0.05

@@ -5,12 +5,27 @@ Read by `shared.configuration`: flag > FLOTILLA_... > file > default; unknown ke
 I/O: none.
 """
 
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from fleet.alerts.channels import Channel, ChannelName
+from shared.errors import BadInputError
+from shared.windows import WEEKDAYS, Hours, WallTime, Weekday, ZoneName, check_zone
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -18,6 +33,17 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _always(why: str) -> Callable[[bool], bool]:
+    """A check that a protection is on."""
+
+    def check(said: bool) -> bool:
+        if not said:
+            raise ValueError(f"this cannot be switched off: {why}")
+        return said
+
+    return check
 
 
 class ServerSettings(Section):
@@ -28,6 +54,14 @@ class ServerSettings(Section):
     public_url: str | None = None  # what devices are told; None: http://host:port
     max_body_bytes: PositiveInt = 8 * 1024**2  # of one request
     session_idle_minutes: PositiveFloat = 30.0  # a browser that does nothing for longer signs in again
+    tls_certificate: Path | None = None  # PEM, with what it is signed by; with `tls_key`: HTTPS
+    tls_key: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("server.tls_certificate and server.tls_key belong together")
+        return self
 
 
 class DatabaseSettings(Section):
@@ -57,14 +91,85 @@ class EnrolmentSettings(Section):
     attempts_per_minute: PositiveInt = 60  # of one address
 
 
+class SecuritySettings(Section):
+    """What protects the fleet. Signatures and encryption cannot be switched off: devices take nothing else."""
+
+    use_tls: bool = True  # refuse to start where something would travel to other machines in clear text
+    verify_model_signatures: Annotated[
+        bool, AfterValidator(_always("a device takes only what a release key signed"))
+    ] = True
+    encrypt_model_transfer: Annotated[
+        bool, AfterValidator(_always("chunks exist only sealed, at rest and on the wire"))
+    ] = True
+    api_key_length: Annotated[int, Field(ge=16, le=128)] = 32  # random bytes in the API key of a device
+
+
 class DeploymentSettings(Section):
     """How far and how fast rollouts go."""
+
+    base_dir: Path | None = None  # the manager's folder: another name of `data_dir`
 
     max_concurrent_deployments: PositiveInt = 5
     deployment_timeout_minutes: PositiveFloat = 30.0
     heartbeat_interval_seconds: PositiveFloat = 60.0  # late after 1.5 of these in silence, offline after 3
     performance_monitoring_interval_minutes: PositiveFloat = 15.0  # how often performance is looked at
     auto_rollback_on_failure: bool = True
+    rollback_devices_per_minute: PositiveFloat = 1000.0  # called back by one rollout
+    site_in_flight_bytes: PositiveInt | None = None  # downloads of one site at a time; None: as the places allow
+    site_hourly_bytes: PositiveInt | None = None  # downloads of one site in an hour; None: no limit
+    require_device_authentication: bool = True  # false: devices may ask without a claim token, and wait to be accepted
+
+
+class SchedulingSettings(Section):
+    """When devices change what they serve: scheduled and automatic updates, and rollouts with `--in-window`."""
+
+    enable_auto_updates: bool = True  # moving an alias brings its version to the devices that follow it
+    update_window_start: WallTime = "02:00"  # on the wall of each device
+    update_window_end: WallTime = "04:00"  # on the next day if it is earlier; 24:00 is midnight
+    batch_size: PositiveInt = 3  # of automatic updates: a batch, or the first wave of a canary
+    rollout_strategy: Literal["canary", "blue_green", "rolling"] = "canary"  # of automatic updates
+    weekdays: tuple[Weekday, ...] = WEEKDAYS  # that a window may begin on
+    blackout_dates: tuple[date, ...] = ()  # no swap on these, from midnight to midnight
+    timezone: ZoneName = "UTC"  # of devices without the label `timezone`
+    jitter_minutes: NonNegativeFloat = 10.0  # devices begin spread over so long
+    missed_windows: PositiveInt = 2  # windows that a device may let pass before an alert tells of it
+    misfire_grace_minutes: NonNegativeFloat = 60.0  # a schedule that is later than this is skipped
+
+    @field_validator("update_window_start", "update_window_end", mode="before")
+    @classmethod
+    def _wall_time(cls, said: object) -> object:
+        """YAML reads 22:00 without quotes as 1320, in base 60."""
+        if isinstance(said, int) and not isinstance(said, bool) and 0 <= said <= 24 * 60:
+            return f"{said // 60:02d}:{said % 60:02d}"
+        return said
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        try:
+            check_zone(self.timezone)
+        except BadInputError as error:
+            raise ValueError(error.detail) from None
+        if not self.weekdays or self.update_window_start in (self.update_window_end, "24:00"):
+            raise ValueError("the window needs a weekday, and other times to begin and to end at")
+        return self
+
+    @property
+    def hours(self) -> Hours:
+        """The window."""
+        return Hours(
+            start=self.update_window_start,
+            end=self.update_window_end,
+            weekdays=self.weekdays,
+            blackouts=self.blackout_dates,
+        )
+
+
+class VersioningSettings(Section):
+    """How many versions are kept, and for how long."""
+
+    max_versions_per_device: PositiveInt = 3  # of each model; two at least, for going back without download
+    version_retention_days: PositiveFloat = 30.0  # of chunks that nothing needs, since their release was published
+    cleanup_old_versions: bool = True  # remove them by itself, once an hour
 
 
 class MonitoringSettings(Section):
@@ -72,8 +177,26 @@ class MonitoringSettings(Section):
 
     error_rate_threshold: Ratio = 0.05
     latency_threshold_ms: PositiveFloat = 1000.0
-    performance_degradation_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of accuracy, median latency
+    performance_degradation_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1  # more errors, less accuracy, slower
     memory_usage_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # of a device's memory
+
+
+class GateSettings(Section):
+    """What gates of rollouts ask and keep."""
+
+    secret: SecretStr | None = None  # signs what is posted to a webhook that a rollout names by its URL
+    secret_file: Path | None = None
+    allow_private: bool = False  # such a URL may lead to private networks and to this machine
+    ca_file: Path | None = None
+    verdict_retention_days: PositiveFloat = 90.0
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.secret is not None and self.secret_file is not None:
+            raise ValueError("give either secret or secret_file, not both")
+        if self.secret is not None and len(self.secret.get_secret_value()) < 16:  # as of channels
+            raise ValueError("the secret is shorter than 16 characters; make one with: openssl rand -hex 32")
+        return self
 
 
 class DriftSettings(Section):
@@ -152,12 +275,28 @@ class FleetSettings(Section):
     database: DatabaseSettings = DatabaseSettings()
     mqtt: MqttSettings = MqttSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
+    security: SecuritySettings = SecuritySettings()
     deployment: DeploymentSettings = DeploymentSettings()
+    scheduling: SchedulingSettings = SchedulingSettings()
+    versioning: VersioningSettings = VersioningSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    gates: GateSettings = GateSettings()
     drift_detection: DriftSettings = DriftSettings()
     thresholds: Thresholds = Thresholds()
     alerts: AlertSettings = AlertSettings()
     channels: dict[ChannelName, Channel] = Field(default_factory=dict)  # where alerts are told
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_folder(cls, said: Any) -> Any:
+        """`deployment.base_dir` is `data_dir`."""
+        deployment = said.get("deployment") if isinstance(said, dict) else None
+        base = deployment.get("base_dir") if isinstance(deployment, dict) else None
+        if base is None:
+            return said
+        if str(said.get("data_dir", base)) != str(base):
+            raise ValueError(f"data_dir and deployment.base_dir name two folders: {said['data_dir']} and {base}")
+        return {**said, "data_dir": base}
 
     @model_validator(mode="after")
     def _channels_exist(self) -> Self:

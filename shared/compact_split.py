@@ -1,4 +1,4 @@
-"""Counts over bins in few bits (ADR 24): the total, the two outer bins, then how it splits, again and again.
+"""Counts over bins in few bits (ADR 23): the total, the two outer bins, then how it splits, again and again.
 
     total - the one before | first and last bin | left half - its share | left quarter - its share | ...
 

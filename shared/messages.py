@@ -67,6 +67,7 @@ class Phase(StrEnum):
     ASSEMBLED = "assembled"
     STAGED = "staged"
     SELF_TESTED = "self-tested"
+    SHADOWING = "shadowing"
     PROBATION = "probation"
     COMMITTED = "committed"
     REFUSED = "refused"
@@ -118,6 +119,7 @@ class DeviceState(Message):
     boot: str = ""  # changes at each start of the agent
     agent_version: str = ""
     assignment: NonNegativeInt = 0  # highest assignment version seen
+    features: tuple[str, ...] = ()  # what this agent can do that older ones cannot: `windows`, `keep-versions`
     hardware: str = ""  # hardware class, such as `orin-nano-8g` or `x86_64`
     slots: tuple[SlotState, ...] = ()
     serving: dict[str, str] = Field(default_factory=dict)  # model -> version
@@ -140,6 +142,22 @@ class Queued(Message):
     at: AwareDatetime  # device clock: shown to people, never compared
 
 
+class ShadowFigures(Message):
+    """What was seen of a candidate in the shadow of the version that serves. Read by `shared.shadow`."""
+
+    seconds: float = 0.0  # that it was there
+    requests: NonNegativeInt = 0  # that it answered, too
+    samples: NonNegativeInt = 0  # answers compared: each row of class scores, else each request
+    agreed: NonNegativeInt = 0  # of the samples
+    failed: NonNegativeInt = 0  # requests that it could not answer
+    crashes: NonNegativeInt = 0
+    dropped: NonNegativeInt = 0  # sampled requests that it did not look at in time
+    skipped: NonNegativeInt = 0  # requests not sampled because the device was busy or hot
+    difference: float = 0.0  # largest absolute difference between two outputs
+    serving: dict[int, NonNegativeInt] = Field(default_factory=dict)  # one inference, sketches.latency_bin of ms
+    candidate: dict[int, NonNegativeInt] = Field(default_factory=dict)  # the same requests
+
+
 class UpdateReport(Queued):
     """Device -> manager on REPORT, one per phase of an update."""
 
@@ -154,6 +172,7 @@ class UpdateReport(Queued):
     took_ms: float | None = None  # time since the phase before
     fetched_bytes: NonNegativeInt | None = None
     total_bytes: NonNegativeInt | None = None
+    shadow: ShadowFigures | None = None  # from the phase `shadowing` on
 
 
 Counts = Annotated[tuple[NonNegativeInt, ...], Field(max_length=1024)]

@@ -23,7 +23,7 @@ _LOG_RATIO: Final = math.log(LATENCY_RATIO)
 
 
 CONFIDENCE: Final = "output.confidence"
-#: Of its reference rows those that were answered rightly, over the same bins; no device counts it (ADR 23).
+#: Of its reference rows those that were answered rightly, over the same bins; no device counts it (ADR 22).
 RIGHT: Final = "right.confidence"
 
 

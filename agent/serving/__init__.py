@@ -11,6 +11,9 @@
                  observations ●: what was seen, on its way to telemetry and probation
     worker_scheduling, worker_wait: who gets the processor first; who stays awake for the next request
 
+    shadow (front) lends what was answered to a candidate -> worker_shadow (worker_shadow_wire ●, worker_compare ●)
+    shadow_runner (daemon) keeps its process and its counts; no request ever goes to it
+
     providers ●: which of them may run a version    loading ●: what a worker is asked to load, and why it does not
     engines: what they compile, kept for each model and runtime (worker_facts); worker_memory: what a model takes
 

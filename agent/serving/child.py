@@ -135,5 +135,6 @@ def exit_text(status: int) -> str:
 
 
 _SIGNALS: Final = {
-    4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM", 31: "SIGSYS",
+    4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM", 27: "SIGPROF",
+    31: "SIGSYS",
 }  # fmt: skip

@@ -40,6 +40,7 @@ from agent.serving.outbox import Outbox
 from agent.serving.pending import Asker, Pending, Place, given_up, kind
 from agent.serving.probing import Probes
 from agent.serving.replies import infer_header, local_answer
+from agent.serving.shadow import Shadows
 from agent.serving.wakefulness import Wakefulness
 from agent.serving.worker_wire import NOBODY
 
@@ -77,8 +78,10 @@ class Front:
     accounts: Accounts = field(init=False)
     lending: Lending = field(init=False)
     probes: Probes = field(init=False)
+    shadows: Shadows = field(init=False)
 
     def __post_init__(self) -> None:
+        self.shadows = Shadows(self)
         self.accounts = Accounts(self._record)
         self.probes = Probes(self, self.timeout_seconds)
         self.lending = Lending(self.offer, lambda: self.workers, lambda count: self.tell({"regions": count}))
@@ -153,7 +156,7 @@ class Front:
             return actions
         self.pending[ticket.number] = Pending(ticket, asker, place, now, user)
         self.perform(actions)
-        self._keep_ticking()
+        self.keep_ticking()
         return None
 
     def _user(self, connection: Connection, head: Head) -> int:
@@ -248,13 +251,14 @@ class Front:
                 extra={"Inference-Header-Content-Length": str(reply.json_bytes)} if binary else None,
             )
         if pending.counts:
-            self.accounts.answered(
-                key, reply, time.monotonic() - pending.since, partial(self._give_back, pending, reply.body_bytes)
-            )
+            give_back = partial(self._give_back, pending, reply.body_bytes)
+            if self.shadows.wants(key, reply):
+                give_back = partial(self.shadows.take, pending, reply, give_back)
+            self.accounts.answered(key, reply, time.monotonic() - pending.since, give_back)
         else:
             self._give_back(pending, reply.body_bytes)
         self.perform(actions)
-        self._keep_ticking()
+        self.keep_ticking()
 
     def _give_back(self, pending: Pending, reply_bytes: int = 0) -> None:
         place = pending.place
@@ -310,13 +314,14 @@ class Front:
 
     def tell(self, document: dict[str, Any]) -> None:
         self.outbox.note(document)
-        self._keep_ticking()
+        self.keep_ticking()
 
     def _record(self, records: Iterable[bytes]) -> None:
         self.outbox.record(records)
-        self._keep_ticking()
+        self.keep_ticking()
 
-    def _keep_ticking(self) -> None:
+    def keep_ticking(self) -> None:
+        """There is something to watch or to tell."""
         if not self.ticking:
             self.ticking = True
             self.loop.call_later(_TICK_SECONDS, self._tick)
@@ -326,9 +331,10 @@ class Front:
         now = time.monotonic()
         self.ticking = False
         self.perform(self.table.expire(now))
+        self.shadows.tick(now)
         self.outbox.send(now)
-        if self.table.busy or self.outbox.waiting:
-            self._keep_ticking()
+        if self.table.busy or self.outbox.waiting or self.shadows.busy:
+            self.keep_ticking()
 
     def sweep(self) -> None:
         """Close connections that began a request and went silent; be quick again after a flood of requests."""

@@ -55,11 +55,13 @@ class Gate:
         prepare: Callable[[], Awaitable[None]],
         observe: Callable[[Sequence[Observation]], None],
         hung: Callable[[Key], None],
+        shadowed: Callable[[Key, dict[str, Any]], None],
     ) -> None:
         self._listeners = listeners
         self._settings = settings
         self._observe = observe
         self._hung = hung
+        self._shadowed = shadowed
         self._number = 0
         self._orders: dict[int, asyncio.Future[None]] = {}
         self._draining: dict[Key, asyncio.Future[None]] = {}
@@ -166,6 +168,8 @@ class Gate:
             waiting = self._leaving
         elif "hang" in news:
             self._hung((news["hang"][0], news["hang"][1]))
+        elif "shadow" in news:
+            self._shadowed((news["shadow"][0], news["shadow"][1]), news["counts"])
         elif "class" in news:
             _say_class(news["class"])
         elif "regions" in news:

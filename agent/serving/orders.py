@@ -58,6 +58,10 @@ class Orders:
                 front.table.hold(model)
             case "explain":
                 front.perform(front.table.explain(model, str(order["text"]), now))
+            case "shadow":
+                front.shadows.begin(order, socket.socket(fileno=descriptors[0]))
+            case "pause-shadow":
+                front.shadows.pause(model, on=bool(order["on"]))
             case "detach":
                 front.perform(front.table.detach((model, version), now))
             case other:

@@ -195,8 +195,8 @@ class Runner:
         await asyncio.to_thread(found.place.prepare)
         return found
 
-    async def _spawn(self, control: Any, setup: Setup) -> int:
-        job = {
+    def _job(self, setup: Setup) -> dict[str, Any]:
+        return {
             "model": self.file.model,
             "version": self.file.version,
             "path": str(self.file.path),
@@ -213,9 +213,11 @@ class Runner:
             "wakeful": self._settings.wakeful == "auto",
             "probes": self._settings.probes == "on",
         }
+
+    async def _spawn(self, control: Any, setup: Setup) -> int:
         try:
             async with asyncio.timeout(self._settings.load_timeout_seconds):
-                return await self._forks.spawn(job, control)
+                return await self._forks.spawn(self._job(setup), control)
         except TimeoutError:
             raise self._no_fork_server() from None
 

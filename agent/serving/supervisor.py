@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.serving import wakefulness
 from agent.serving.channel import ChannelClosedError
@@ -27,9 +27,11 @@ from agent.serving.listeners import Endpoints, ListenError, Listeners, bind
 from agent.serving.loading import EnginesMissingError, LoadError, ModelFile
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
 from agent.serving.runner import Runner
+from agent.serving.shadow_runner import ShadowRunner
 from agent.settings import ServingSettings
 from shared.errors import RefusedError
 from shared.notify import handed
+from shared.shadow import Terms
 
 __all__ = [
     "Endpoints",
@@ -75,6 +77,7 @@ class Serving:
         self._engines = Engines(state_dir, settings)
         self._runners: dict[Key, Runner] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._shadows: dict[str, ShadowRunner] = {}  # model -> candidate that looks on
         self._routes: dict[str, str] = {}
         self._held: set[str] = set()  # models between two versions
         self._reasons: dict[str, str] = {}  # models that nothing can serve
@@ -120,6 +123,7 @@ class Serving:
                     prepare=self._tell_all,
                     observe=self._observe,
                     hung=self._hung,
+                    shadowed=self._shadowed,
                 )
                 group.create_task(self._gate.child.run(), name="front")
                 group.create_task(self._forks.child.run(), name="fork server")
@@ -135,6 +139,7 @@ class Serving:
                 self._gate.close()
             self._listeners.close()
             self._runners.clear()
+            self._shadows.clear()
             self._tasks.clear()
 
     async def started(self) -> Endpoints:
@@ -251,6 +256,33 @@ class Serving:
         await gate.drain(key, timeout_seconds=2 * self._settings.request_timeout_seconds + 1)
         await self._end(key)
 
+    @contextlib.asynccontextmanager
+    async def shadowing(
+        self, file: ModelFile, terms: Terms, changed: Callable[[], None]
+    ) -> AsyncIterator[ShadowRunner]:
+        """Until the block ends, a worker of `file` looks at a sample of what the version that serves answers, and
+        answers, too; `changed` is called when it counted something. No request ever goes to it.
+
+        Raises:
+            LoadError: it does not load; nothing that serves was touched.
+        """
+        gate, forks, group = await self._parts()
+        runner = ShadowRunner(
+            file, self._settings, terms, forks=forks, gate=gate, engines=self._engines, changed=changed
+        )
+        async with self._loading:
+            task = group.create_task(runner.run(), name=f"shadow {file.model} {file.version}")
+            self._shadows[file.model] = runner
+            try:
+                await asyncio.shield(runner.loaded)
+            except BaseException:
+                await self._end_shadow(runner, task)
+                raise
+        try:
+            yield runner
+        finally:
+            await self._end_shadow(runner, task)
+
     def serving(self) -> Mapping[str, str]:
         """Model -> version that answers."""
         return dict(self._routes)
@@ -286,10 +318,22 @@ class Serving:
             task.cancel()
             await asyncio.wait([task])
 
+    async def _end_shadow(self, runner: ShadowRunner, task: asyncio.Task[None]) -> None:
+        runner.retire()
+        if self._shadows.get(runner.file.model) is runner:
+            del self._shadows[runner.file.model]
+        task.cancel()
+        await asyncio.wait([task])  # the front learns by the end of the worker that it is gone
+
+    def _shadowed(self, key: Key, counts: dict[str, Any]) -> None:
+        runner = self._shadows.get(key[0])
+        if runner is not None and runner.file.version == key[1]:
+            runner.heard(counts)
+
     async def _tell_all(self) -> None:
         """A new front learns every version and route."""
         gate, _, _ = await self._parts()
-        for runner in list(self._runners.values()):
+        for runner in (*self._runners.values(), *self._shadows.values()):
             if runner.known:
                 with contextlib.suppress(ChannelClosedError):
                     await runner.introduce()

@@ -30,6 +30,7 @@ from agent.serving import (
     worker_sandbox,
     worker_scheduling,
     worker_session,
+    worker_shadow,
     worker_tensors,
     worker_wait,
     worker_wire,
@@ -58,7 +59,7 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         control.send(json.dumps({"failed": lines[0][:1000]}).encode())
         os._exit(1)
-    scheduled = priority.rise()
+    scheduled = priority.stay_behind() if job.get("shadow") else priority.rise()
     if scheduled == worker_scheduling.REALTIME:
         priority.guard()
     news = {
@@ -70,7 +71,7 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
     }
     control.send(json.dumps(news).encode())
     gc.freeze()  # what is there now stays: collections look only at what is new
-    Worker(control, session, job).run()
+    (worker_shadow.Shadow if job.get("shadow") else Worker)(control, session, job).run()
     priority.leave()
     os._exit(0)
 

@@ -3,6 +3,7 @@
     front                     SCHED_FIFO 2      takes and sends bytes, microseconds each
     worker that is ready      SCHED_FIFO 1      answers; its guard, which only wakes to end a monopoly, 2
     worker that loads         normal, nice 19   as does one that was told to end
+    candidate in the shadow   SCHED_IDLE        compares when nobody else wants the processor
     fork server, daemon       normal            a restart must not wait behind other programs
 
 Whoever uses a processor for a fifth of a second without one pause (a model that loops, a flood of requests) goes
@@ -25,6 +26,7 @@ WORKER = 1
 GENTLE = 19  # nice value
 REALTIME = "realtime"
 OFF = "normal: switched off"
+IDLE = "idle"
 UNBROKEN_SECONDS = 0.2  # on a processor without a pause
 _KILL_SECONDS = 30.0  # the kernel's own limit, should nothing else have worked
 _REST_SECONDS = (2.0, 5.0, 15.0, 60.0)  # in the normal class, after the first, second, ... time
@@ -73,6 +75,16 @@ class Priority:
             return f"normal: {error}"
         time.sleep(_PAUSE_SECONDS)  # what was used before a rest no longer counts
         return REALTIME
+
+    def stay_behind(self) -> str:
+        """Run only when nobody else does, for good. What was reached."""
+        try:
+            for task in self._threads():
+                os.sched_setscheduler(task, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        except OSError as error:
+            self._renice(GENTLE)
+            return f"normal, nice {GENTLE}: {error}"
+        return IDLE
 
     def sink(self) -> float:
         """Back to the normal class: this process used a processor without a pause. Seconds to stay there."""

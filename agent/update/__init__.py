@@ -11,6 +11,7 @@
         v
     examination           is there room (room)? engines for the GPU; then self_test: golden inputs in a throw-away
         |                 child under limits; as quick as the version that serves?
+        |  shadowing -> agreement: where the assignment asks for it, beside what serves on copies of live requests
         v
     switch, slots,        swap in: the slot record first, then the route (answering); beside the old version,
     slot_disk             or instead of it where memory holds only one
@@ -22,12 +23,13 @@
 `lifecycle` is the table that all of this walks along; `journal` makes each step durable before it
 is performed; `intake` turns announcements into updates; `effects` performs one step after the other
 as the table asks; `driver` carries them and forgets nothing, and before self-test and swap it waits for a machine
-that is cool and calm enough (holdups, conditions). At a start `upkeep` gets the right
-version serving before anything else happens, and whenever something breaks that no update is at work on:
+that is cool and calm enough (holdups, conditions), before the swap for its maintenance window (opening) as well.
+At a start `upkeep` gets the right version serving before anything else happens, and whenever something breaks
+that no update is at work on:
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
 `standing` is what people see of all that, put together by `overview`.
 
 Read: reasons, lifecycle, slots, journal, trust, admission, plan, pacing, strangers, fetch, chunk_store, assemble,
 rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, conditions,
-holdups, room, examination, effects, intake, overview, driver.
+holdups, opening, room, examination, agreement, shadowing, effects, intake, overview, driver.
 """

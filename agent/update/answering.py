@@ -4,14 +4,18 @@ I/O: disk, tasks.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Callable
 
 from agent.serving.providers import candidates
+from agent.serving.shadow_runner import ShadowRunner
 from agent.serving.supervisor import ModelFile, Serving
 from agent.settings import ServingSettings
 from agent.update import slots
 from agent.update.lifecycle import SlotName
 from agent.update.slot_disk import SlotDisk
+from shared.shadow import Terms
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +70,19 @@ class Answering:
         took = await self._serving.exchange(file, leaving or "")
         logger.info("exchanged model=%s version=%s slot=%s load_s=%.3f", file.model, file.version, slot, took)
         return file.version
+
+    @contextlib.asynccontextmanager
+    async def shadowing(
+        self, record: slots.Record, slot: SlotName, terms: Terms, changed: Callable[[], None]
+    ) -> AsyncIterator[ShadowRunner]:
+        """Until the block ends, what the slot holds looks on while the version that serves answers.
+
+        Raises:
+            LoadError, DamagedSlotError: it cannot.
+        """
+        file = await self.file(record, slot, verify=False)
+        async with self._serving.shadowing(file, terms, changed) as found:
+            yield found
 
     async def unload(self, model: str, version: str) -> None:
         """End the version's worker after what it holds. Nothing when it is not loaded."""

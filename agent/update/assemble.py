@@ -6,8 +6,10 @@ I/O: disk.
 """
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +19,39 @@ from agent.update.lifecycle import SlotName
 from agent.update.reasons import ManifestError
 from agent.update.slot_disk import SlotDisk
 from shared import chunking, durable, onnx_scan
+from shared.delta.errors import DeltaError
+from shared.delta.offer import Description
+from shared.delta.offer import artifact as artifact_name
+from shared.delta.rebuild import rebuild
+from shared.errors import RefusedError
 from shared.manifest import Artifact, Manifest
 
 READ_ONLY: Final = 0o400
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model file that a delta starts from, and what the delta is."""
+
+    path: Path
+    delta: Description
+
+
 def assemble(
-    manifest: Manifest, data: bytes, *, content_key: bytes, store: ChunkStore, disk: SlotDisk, slot: SlotName
+    manifest: Manifest,
+    data: bytes,
+    *,
+    content_key: bytes,
+    store: ChunkStore,
+    disk: SlotDisk,
+    slot: SlotName,
+    base: Base | None = None,
 ) -> None:
-    """Write every file of the release `manifest` (as signed: `data`) into the empty slot.
+    """Write every file of the release `manifest` (as signed: `data`) into the empty slot; the model file from the
+    chunks of its delta where a `base` is given.
 
     Raises:
+        DeltaError: the delta does not lead to the model file.
         DamagedChunkError: a chunk in the store is missing or not the one named (it is dropped there).
         WrongKeyError: the content key does not open the chunks.
         ManifestError: the plain file is not the one that the manifest names.
@@ -38,15 +62,49 @@ def assemble(
     durable.make_folder(folder)
     for name, artifact in manifest.artifacts.items():
         path = disk.file(manifest.model, slot, name)
-        _write(path, artifact, _pieces(name, artifact, content_key, store))
+        if name == "model" and base is not None:
+            _write(path, artifact, _rebuilt(base, content_key, store), DeltaError)
+        else:
+            _write(path, artifact, _pieces(name, artifact, content_key, store))
     durable.replace_file(folder / slot_disk.MANIFEST_FILE, data, mode=READ_ONLY)
-    facts = onnx_scan.scan(disk.file(manifest.model, slot, "model").read_bytes())
-    if (facts.ir_version, facts.opset) != (manifest.runtime.ir_version, manifest.runtime.opset):
-        raise ManifestError("the model is of another ONNX form than the manifest says")
+    _scan(manifest, disk, slot)
     durable.sync_folder(folder)
 
 
+def restored(manifest: Manifest, digest: str, *, disk: SlotDisk, slot: SlotName) -> bool:
+    """True when the release was kept beside the slots and is in `slot` now, whole. Checked as if it came anew.
+
+    Raises:
+        ManifestError, OnnxError: as `assemble`.
+    """
+    if not disk.take_out(manifest.model, slot, digest):
+        return False
+    _scan(manifest, disk, slot)
+    return True
+
+
+def _scan(manifest: Manifest, disk: SlotDisk, slot: SlotName) -> None:
+    facts = onnx_scan.scan(disk.file(manifest.model, slot, "model").read_bytes())
+    if (facts.ir_version, facts.opset) != (manifest.runtime.ir_version, manifest.runtime.opset):
+        raise ManifestError("the model is of another ONNX form than the manifest says")
+
+
+def _rebuilt(base: Base, content_key: bytes, store: ChunkStore) -> Iterator[bytes | memoryview]:
+    """The model file out of an older one, of which only the parts in use are in memory."""
+    delta = base.delta
+    pieces = _pieces(artifact_name(delta.base), delta.stream, content_key, store)
+    try:
+        with base.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as old:
+            if len(old) != delta.base_bytes:
+                raise DeltaError(f"the delta starts from {delta.base_bytes} bytes; {base.path.name} has {len(old)}")
+            with memoryview(old) as view:
+                yield from (bytes(piece) for piece in rebuild(view, pieces, result_bytes=delta.result_bytes))
+    except (OSError, BufferError) as error:
+        raise DeltaError(f"{base.path.name} cannot be read: {error}") from None
+
+
 def _pieces(name: str, artifact: Artifact, content_key: bytes, store: ChunkStore) -> Iterator[bytes]:
+    """The plain bytes of one sealed thing, chunk by chunk."""
     key = chunking.artifact_key(content_key, name)
     count = len(artifact.chunks)
     for index, chunk in enumerate(artifact.chunks):
@@ -55,7 +113,12 @@ def _pieces(name: str, artifact: Artifact, content_key: bytes, store: ChunkStore
         )
 
 
-def _write(path: Path, artifact: Artifact, pieces: Iterator[bytes]) -> None:
+def _write(
+    path: Path,
+    artifact: Artifact,
+    pieces: Iterator[bytes | memoryview],
+    otherwise: type[RefusedError] = ManifestError,
+) -> None:
     digest = hashlib.sha256()
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY), "wb") as file:
         for piece in pieces:
@@ -64,4 +127,4 @@ def _write(path: Path, artifact: Artifact, pieces: Iterator[bytes]) -> None:
         file.flush()
         os.fsync(file.fileno())
     if digest.hexdigest() != artifact.digest:
-        raise ManifestError(f"{path.name} is not the file that the manifest names")
+        raise otherwise(f"{path.name} is not the file that the manifest names")

@@ -7,9 +7,8 @@ I/O: disk, network, tasks, clock.
 
 import asyncio
 import contextlib
-import errno
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -30,8 +29,10 @@ from agent.update.holdups import Holdups
 from agent.update.intake import Intake
 from agent.update.journal import Journal
 from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
+from agent.update.opening import Opening
 from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
+from agent.update.shadowing import Shadowing
 from agent.update.slot_disk import SLOTS, SlotDisk
 from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
@@ -39,15 +40,16 @@ from agent.update.trust import Trust
 from agent.update.upkeep import RETRIES, Upkeep
 from agent.update.vitals import Vitals
 from shared.clock import Clock
-from shared.errors import FlotillaError, RefusedError, UnavailableError
+from shared.errors import FlotillaError, UnavailableError
 from shared.messages import Announcement, Phase, SlotState
 
 logger = logging.getLogger(__name__)
 
-DISK_TRIES: Final = 5
 #: Effects that take long and may be left in the middle when a newer assignment arrives.
-_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.SWAP})
-_LEFT_AT_ONCE: Final = frozenset({Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.WATCH})
+_NEEDS_A_FIT_MACHINE: Final = frozenset({Effect.SELF_TEST, Effect.COMPARE, Effect.SWAP})
+_LEFT_AT_ONCE: Final = frozenset(
+    {Effect.PLAN, Effect.FETCH, Effect.ASSEMBLE, Effect.SELF_TEST, Effect.COMPARE, Effect.WATCH}
+)
 
 
 class Driver:
@@ -80,6 +82,7 @@ class Driver:
         answering = Answering(disk=self._disk, serving=serving, settings=own)
         self._engines, machine = Engines(state_dir, own), machine or Machine()
         self._holdups = Holdups(settings, machine=machine, clock=clock, tell=self._tell_waiting)
+        self._opening = Opening(settings, disk=self._disk, journal=journal, holdups=self._holdups, clock=clock)
         self._switch = Switch(
             disk=self._disk,
             answering=answering,
@@ -124,6 +127,19 @@ class Driver:
             trouble=self._tell_trouble,
         )
         self_test = SelfTest.of(settings, python=own.worker_python)
+        examination = Examination(
+            settings=settings,
+            serving=own,
+            self_test=self_test,
+            engines=self._engines,
+            disk=self._disk,
+            switch=self._switch,
+            answering=answering,
+            machine=machine,
+            holdups=self._holdups,
+            clock=clock,
+            look=self._upkeep.look,
+        )
         self._effects = Effects(
             Parts(
                 settings=settings,
@@ -133,19 +149,8 @@ class Driver:
                 store=self._store,
                 fetcher=fetcher,
                 self_test=self_test,
-                examination=Examination(
-                    settings=settings,
-                    serving=own,
-                    self_test=self_test,
-                    engines=self._engines,
-                    disk=self._disk,
-                    switch=self._switch,
-                    answering=answering,
-                    machine=machine,
-                    holdups=self._holdups,
-                    clock=clock,
-                    look=self._upkeep.look,
-                ),
+                examination=examination,
+                shadowing=Shadowing(examination=examination, journal=journal, progress=self._tell),
                 switch=self._switch,
                 vitals=self._vitals,
                 upkeep=self._upkeep,
@@ -171,7 +176,7 @@ class Driver:
             group.create_task(self._intake.run(), name="update-intake")
             group.create_task(self._work(), name="update-work")
             group.create_task(self._upkeep.run(), name="update-upkeep")
-            group.create_task(self._vitals.keep(_Live(self._serving)), name="update-vitals")
+            group.create_task(self._vitals.keep(self._serving.serving), name="update-vitals")
 
     async def booted(self) -> None:
         """Returns when every model that can serve does."""
@@ -277,7 +282,10 @@ class Driver:
     async def _step(self, update: Update) -> Update:
         started = self._clock.monotonic()
         update = self._adopted(update)
-        outcome = await self._outcome(update)
+        if lifecycle.holds_back(update):
+            update = await self._until_told(update)
+        update, ended = await self._ready(update)
+        outcome = ended or await self._outcome(update)
         self._checkpoint(lifecycle.OWES[update.state])
         superseded = outcome.event is Event.SUPERSEDED
         moved = lifecycle.advance(
@@ -293,19 +301,35 @@ class Driver:
         return moved
 
     async def _outcome(self, update: Update) -> Outcome:
-        """What the owed effect came to, unless a newer assignment pushes the update aside, or the machine is not fit
-        for it."""
-        if lifecycle.OWES[update.state] in _NEEDS_A_FIT_MACHINE:
-            refused = await self._unless_newer(update, self._fit(update))
-            if refused is not None:
-                return refused
+        """What the owed effect came to, unless a newer assignment pushes the update aside."""
         if lifecycle.OWES[update.state] not in _LEFT_AT_ONCE:
             aside = update.state is not lifecycle.State.PROVEN and self._superseded(update)
             return Outcome(Event.SUPERSEDED, update) if aside else await self._performed(update)
         return await self._unless_newer(update, self._performed(update)) or Outcome(Event.SUPERSEDED, update)
 
+    async def _until_told(self, update: Update) -> Update:
+        """Ready; returns when another assignment says to swap, or pushes the update aside."""
+        detail = "staged and tested; the manager says when to swap"
+        self._holdups.begin(update, reasons.WAITS_FOR_SWITCH, detail)
+        try:
+            while lifecycle.holds_back(update := self._adopted(update)) and not self._superseded(update):
+                await self._news.wait()
+                self._news.clear()
+        finally:
+            self._holdups.end(update)
+        return update
+
+    async def _ready(self, update: Update) -> tuple[Update, Outcome | None]:
+        """Returns when window and machine let the owed effect begin: the update, or how it ended instead."""
+        while (effect := lifecycle.OWES[update.state]) in _NEEDS_A_FIT_MACHINE:
+            if effect is Effect.SWAP:
+                update = await self._opening.wait(update, aside=self._superseded, newest=self._adopted)
+            ended = await self._unless_newer(update, self._fit(update))
+            if ended is not None or effect is not Effect.SWAP or self._opening.closed(update) is None:
+                return update, ended
+        return update, None
+
     async def _fit(self, update: Update) -> Outcome | None:
-        """None as soon as the machine may load something."""
         error = await self._holdups.until_fit(update)
         return None if error is None else Outcome(Event.REJECTED, update, error.code, error.detail)
 
@@ -334,12 +358,10 @@ class Driver:
             except OSError as error:
                 tries += 1
                 logger.warning("disk or process failed state=%s error=%s", update.state, error)
-                if Event.REJECTED in lifecycle.MOVES[update.state] and (found := _hopeless(error, tries)):
+                if Event.REJECTED in lifecycle.MOVES[update.state] and (found := reasons.of_disk(error, tries)):
                     return Outcome(Event.REJECTED, update, found.code, found.detail)
             await asyncio.sleep(wait)
         raise AssertionError("back-off is endless")
-
-    # newer assignments
 
     def _superseded(self, update: Update) -> bool:
         waiting = self._journal.update("next")
@@ -376,25 +398,3 @@ class Driver:
         if found := lifecycle.draft(update, took_ms=took_ms):
             logger.info("update %s release=%s reason=%s", update.state, update.release, found.reason)
             self._report(found)
-
-
-def _hopeless(error: OSError, tries: int) -> RefusedError | None:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return reasons.DiskSpaceError(str(error))
-    return reasons.DiskError(str(error)) if tries >= DISK_TRIES else None
-
-
-class _Live(Mapping[str, str]):
-    """What serves now, asked anew each time."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
-
-    def __getitem__(self, model: str) -> str:
-        return self._serving.serving()[model]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._serving.serving())
-
-    def __len__(self) -> int:
-        return len(self._serving.serving())

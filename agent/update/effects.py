@@ -21,14 +21,18 @@ from agent.update.lifecycle import Effect, Event, SlotName, Update
 from agent.update.plan import Plan
 from agent.update.room import Way
 from agent.update.self_test import SelfTest
+from agent.update.shadowing import Renewed, Shadowing
 from agent.update.slot_disk import SlotDisk
+from agent.update.slots import Record
 from agent.update.switch import Switch
 from agent.update.trust import Trust
 from agent.update.upkeep import Upkeep
 from agent.update.vitals import Vitals
 from shared import chunking
 from shared.clock import Clock
-from shared.errors import BadInputError
+from shared.delta.errors import DeltaError
+from shared.delta.offer import Description, Offer
+from shared.errors import BadInputError, RefusedError
 from shared.manifest import Chunk, Manifest
 
 logger = logging.getLogger(__name__)
@@ -65,6 +69,7 @@ class Parts:
     hardware: str
     serving: ServingSettings
     examination: Examination
+    shadowing: Shadowing
     upkeep: Upkeep
     superseded: Callable[[Update], bool]
     progress: Callable[[Update], None]  # a report of bytes fetched
@@ -96,6 +101,7 @@ class Effects:
             Effect.ASSEMBLE: self._assemble,
             Effect.STAGE: self._stage,
             Effect.SELF_TEST: self._self_test,
+            Effect.COMPARE: self._compare,
             Effect.SWAP: self._swap,
             Effect.WATCH: self._watch,
             Effect.COMMIT: self._commit,
@@ -106,7 +112,8 @@ class Effects:
         parts = self._parts
         record = parts.disk.read(update.model)
         manifest = await self._manifest(update)
-        found = plan.plan(manifest, update.manifest, record, parts.store.has)
+        delta = plan.cheapest(manifest, update.offers, self._served(update, record), parts.store.has)
+        found = plan.plan(manifest, update.manifest, record, parts.store.has, delta)
         if found.serves:
             trouble = parts.upkeep.trouble(update.model)
             if trouble is None or trouble.code == reasons.CRASH_LOOP:
@@ -116,17 +123,31 @@ class Effects:
             return Outcome(Event.REJECTED, update, code, detail)
         admission.admit(update, manifest, await self._facts(update, found))
         last_good = record[record.last_good].version if record.last_good else None
+        kept = parts.disk.keeps(update.model, update.manifest)
         planned = replace(
             update,
             slot=found.slot,
             previous=last_good,
             total_bytes=found.total_bytes,
-            fetched_bytes=found.total_bytes - found.missing_bytes,
+            fetched_bytes=found.total_bytes - (0 if kept else found.missing_bytes),
+            delta=delta,
         )
         return Outcome(Event.HELD if found.held else Event.PLANNED, planned)
 
+    def _served(self, update: Update, record: Record) -> str | None:
+        """The digest of the model file in the slot that serves, which stays whatever happens."""
+        slot = record.last_good
+        if slot is None or not update.offers:
+            return None
+        try:
+            manifest = self._parts.disk.manifest(update.model, slot, record[slot].manifest)
+        except reasons.DamagedSlotError:
+            return None
+        return manifest.artifacts["model"].digest
+
     async def _facts(self, update: Update, found: Plan) -> admission.Facts:
         parts = self._parts
+        kept = parts.disk.keeps(update.model, update.manifest)
         if self._installed is None:
             self._installed = await parts.self_test.providers()
         return admission.Facts(
@@ -134,10 +155,12 @@ class Effects:
             providers=self._installed,
             allowed=parts.serving.providers,
             cpu_fallback=parts.serving.cpu_fallback,
-            free_bytes=parts.disk.free_bytes() + parts.disk.used_bytes(update.model, found.slot),
+            free_bytes=parts.disk.free_bytes()
+            + parts.disk.used_bytes(update.model, found.slot)
+            + parts.disk.kept_bytes(update.model),
             keep_free_bytes=parts.settings.minimum_free_bytes,
-            missing_bytes=found.missing_bytes,
-            plain_bytes=found.plain_bytes,
+            missing_bytes=0 if kept else found.missing_bytes,
+            plain_bytes=0 if kept else found.plain_bytes,
             counter_floor=max(parts.journal.floor(update.model), parts.disk.read(update.model).minimum_counter),
             known_bad=parts.journal.bad(update.manifest),
             taken_back=parts.journal.taken_back(update),
@@ -154,23 +177,61 @@ class Effects:
             raise reasons.ManifestError(error.detail) from None
 
     async def _clear(self, update: Update) -> Outcome:
-        await self._parts.switch.clear(update, _slot(update))
+        parts = self._parts
+        await parts.switch.clear(update, _slot(update))
+        if not parts.disk.keeps(update.model, update.manifest):
+            manifest = await self._manifest(update)
+            needed = manifest.sealed_bytes + manifest.plain_bytes + parts.settings.minimum_free_bytes
+            parts.disk.make_room(update.model, needed)
         return Outcome(Event.CLEARED, update)
 
     async def _fetch(self, update: Update) -> Outcome:
-        parts = self._parts
+        if self._parts.disk.keeps(update.model, update.manifest):
+            return Outcome(Event.FETCHED, update)
         manifest = await self._manifest(update)
-        wanted = plan.chunks(manifest)
-        parts.store.prune(keep={chunk.id for chunk in wanted})
+        if update.delta is not None:
+            try:
+                return await self._fetch_delta(update, update.delta, manifest)
+            except RefusedError as error:
+                update = _in_full(update, manifest, error)
+        return Outcome(Event.FETCHED, await self._bring(update, plan.chunks(manifest)))
+
+    async def _fetch_delta(self, update: Update, offer: Offer, manifest: Manifest) -> Outcome:
+        """The description first: it says what else is wanted."""
+        rest = plan.chunks(manifest, model=False)
+        known = (offer.chunk, *rest)
+        if self._parts.store.has(offer.chunk):
+            known = (*known, *self._description(offer, manifest).stream.chunks)
+        self._parts.store.prune(keep={chunk.id for chunk in known})
+        update = await self._bring(update, (offer.chunk,), prune=False, optional=True)
+        stream = self._description(offer, manifest).stream.chunks
+        update = await self._bring(update, (offer.chunk, *stream), prune=False, optional=True)
+        return Outcome(Event.FETCHED, await self._bring(update, (offer.chunk, *stream, *rest)))
+
+    def _description(self, offer: Offer, manifest: Manifest) -> Description:
+        """Of a delta whose description is in the store."""
+        return Description.parse(self._parts.store.get(offer.description), offer, manifest.artifacts["model"])
+
+    async def _bring(
+        self, update: Update, wanted: Sequence[Chunk], *, prune: bool = True, optional: bool = False
+    ) -> Update:
+        """The chunks that are not in the store yet, into it."""
+        parts = self._parts
+        if prune:
+            parts.store.prune(keep={chunk.id for chunk in wanted})
         missing = [chunk for chunk in wanted if not parts.store.has(chunk)]
         progress = _Progress(update, _bytes(wanted) - _bytes(missing), parts.progress)
-        await parts.fetcher.chunks(missing, progress.more)
-        return Outcome(Event.FETCHED, progress.update)
+        await parts.fetcher.chunks(missing, progress.more, optional=optional)
+        return progress.update
 
     async def _assemble(self, update: Update) -> Outcome:
         parts = self._parts
         manifest = await self._manifest(update)
+        slot = _slot(update)
+        if await _to_the_end(lambda: assemble.restored(manifest, update.manifest, disk=parts.disk, slot=slot)):
+            return Outcome(Event.ASSEMBLED, update)
         try:
+            base = self._base(update, manifest)
             await _to_the_end(
                 lambda: assemble.assemble(
                     manifest,
@@ -178,9 +239,14 @@ class Effects:
                     content_key=parts.trust.content_key(update),
                     store=parts.store,
                     disk=parts.disk,
-                    slot=_slot(update),
+                    slot=slot,
+                    base=base,
                 )
             )
+        except (DeltaError, chunking.WrongKeyError) as error:
+            if update.delta is None:
+                raise
+            return Outcome(Event.CHUNK_LOST, _in_full(update, manifest, error))
         except chunking.DamagedChunkError as error:
             self._refetches += 1
             if self._refetches > REFETCHES:
@@ -188,6 +254,16 @@ class Effects:
             logger.warning("stored chunk lost, fetching again detail=%s", error.detail)
             return Outcome(Event.CHUNK_LOST, update)
         return Outcome(Event.ASSEMBLED, update)
+
+    def _base(self, update: Update, manifest: Manifest) -> assemble.Base | None:
+        """What a delta starts from: the model file that serves."""
+        record = self._parts.disk.read(update.model)
+        if update.delta is None:
+            return None
+        if record.last_good is None or self._served(update, record) != update.delta.base:
+            raise DeltaError("the release that the delta starts from does not serve any more")
+        path = self._parts.disk.file(update.model, record.last_good, "model")
+        return assemble.Base(path, self._description(update.delta, manifest))
 
     async def _stage(self, update: Update) -> Outcome:
         await self._parts.switch.stage(update, _slot(update))
@@ -200,7 +276,17 @@ class Effects:
         if isinstance(found, Refusal):
             return Outcome(Event.REJECTED, update, found.reason, found.detail)
         await parts.switch.tested(update, _slot(update), found)
-        return Outcome(Event.PASSED, update)
+        return Outcome(Event.CHOSEN if parts.shadowing.wanted(update) else Event.PASSED, update)
+
+    async def _compare(self, update: Update) -> Outcome:
+        compared, verdict = await self._parts.shadowing.watch(update, _slot(update))
+        match verdict:
+            case Renewed():
+                return Outcome(Event.RENEWED, compared)
+            case probation.Fail(reason, detail):
+                return Outcome(Event.REJECTED, compared, reason, detail)
+            case _:
+                return Outcome(Event.PASSED, compared)
 
     async def _swap(self, update: Update) -> Outcome:
         parts = self._parts
@@ -274,6 +360,13 @@ class _Progress:
         if (self.update.fetched_bytes or 0) - self._told >= self._step:
             self._told = self.update.fetched_bytes or 0
             self._tell(self.update)
+
+
+def _in_full(update: Update, manifest: Manifest, error: RefusedError) -> Update:
+    """The update without its delta: the device comes to the release by the full file."""
+    why = (error.code, error.detail)
+    logger.warning("delta given up, fetching in full release=%s code=%s detail=%s", update.release, *why)
+    return replace(update, delta=None, total_bytes=manifest.sealed_bytes)
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:

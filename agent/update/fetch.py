@@ -34,6 +34,11 @@ DAMAGED_TRIES: Final = 3
 SHUNNED_SECONDS: Final = 60.0  # the place elsewhere, after something went wrong there
 ELSEWHERE: Final = "Flotilla-Elsewhere"  # a header: we follow a redirect to the same name (protocol.md §6)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ABSENT: Final = frozenset({httpx2.codes.NOT_FOUND, httpx2.codes.GONE})
+
+
+class _AbsentError(SourceUnavailableError):
+    """The source says that it has no such thing. It may be on its way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +131,26 @@ class Fetcher:
         """
         return await self._persist(f"/manifests/{digest}", digest, limit_bytes=MAX_MANIFEST_BYTES, exact=False)
 
-    async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None]) -> None:
+    async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, optional: bool = False) -> None:
         """Bring every chunk into the store; waits as long as it takes. `progress` hears the bytes of each.
 
         Raises:
-            DamagedChunkError: the source keeps serving other bytes under a chunk's name.
+            DamagedChunkError: the source keeps serving other bytes under a chunk's name; if `optional`, also when it
+                says that it does not have one.
             OSError: the disk fails otherwise than by being full.
         """
         queue = iter(wanted)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._connections, len(wanted))):
-                    group.create_task(self._drain(queue, progress), name=f"fetch-{number}")
+                    group.create_task(self._drain(queue, progress, optional=optional), name=f"fetch-{number}")
         except* (chunking.DamagedChunkError, OSError) as group_error:
             raise group_error.exceptions[0] from None
 
-    async def _drain(self, queue: Iterator[Chunk], progress: Callable[[int], None]) -> None:
+    async def _drain(self, queue: Iterator[Chunk], progress: Callable[[int], None], *, optional: bool) -> None:
         for chunk in queue:
-            data = await self._persist(f"/chunks/{chunk.id}", chunk.id, limit_bytes=chunk.size_bytes, exact=True)
+            path = f"/chunks/{chunk.id}"
+            data = await self._persist(path, chunk.id, limit_bytes=chunk.size_bytes, exact=True, optional=optional)
             await self._keep(chunk.id, data)
             self._told.clear()
             logger.debug("chunk fetched id=%s bytes=%d", chunk.id[:12], len(data))
@@ -161,7 +168,7 @@ class Fetcher:
             await asyncio.sleep(wait)
         raise AssertionError("back-off is endless")
 
-    async def _persist(self, path: str, name: str, *, limit_bytes: int, exact: bool) -> bytes:
+    async def _persist(self, path: str, name: str, *, limit_bytes: int, exact: bool, optional: bool = False) -> bytes:
         damaged, arriving, waits = 0, _Arriving(), self._backoff.waits()
         while True:
             before = len(arriving.data)
@@ -179,6 +186,8 @@ class Fetcher:
                     raise chunking.DamagedChunkError(f"{path} arrived with other content {damaged} times")
                 arriving.start_over()
             except SourceUnavailableError as error:
+                if optional and isinstance(error, _AbsentError):
+                    raise chunking.DamagedChunkError(error.detail) from None
                 self._wait_for(error)
             if len(arriving.data) > before:  # it goes forward: no reason to wait for longer each time
                 waits = self._backoff.waits()
@@ -210,8 +219,10 @@ class Fetcher:
             arriving.elsewhere = True
             if await self._read(str(target), name, arriving, limit_bytes, elsewhere=False) is not None:
                 raise SourceUnavailableError(f"{target.host} sends us on")
-        except SourceUnavailableError:
+        except SourceUnavailableError as error:
             self._shun()
+            if isinstance(error, _AbsentError):  # the source itself may have it
+                raise SourceUnavailableError(error.detail) from None
             raise
 
     async def _read(
@@ -245,7 +256,8 @@ class Fetcher:
         if answer.status_code != httpx2.codes.OK:
             if answer.status_code == httpx2.codes.RANGE_NOT_SATISFIABLE:
                 arriving.start_over()
-            raise SourceUnavailableError(f"{answer.url.path} answered {answer.status_code}")
+            kind = _AbsentError if answer.status_code in _ABSENT else SourceUnavailableError
+            raise kind(f"{answer.url.path} answered {answer.status_code}")
         if arriving.data:
             arriving.start_over()
 

@@ -173,7 +173,16 @@ class Journal:
 
     def adopt(self, current: Update, adopted: Update) -> Update:
         """`current` goes on under the newer assignment of the same release, which stops waiting."""
-        merged = replace(current, assignment=adopted.assignment, rollout=adopted.rollout, sealed_key=adopted.sealed_key)
+        merged = replace(
+            current,
+            assignment=adopted.assignment,
+            rollout=adopted.rollout,
+            sealed_key=adopted.sealed_key,
+            later=adopted.later,
+            window=adopted.window,
+            keep_versions=adopted.keep_versions,
+            shadow=adopted.shadow,
+        )
         with self._transaction() as tx:
             _write_update(tx, "current", merged)
             tx.execute("DELETE FROM updates WHERE place = 'next'")

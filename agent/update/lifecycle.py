@@ -2,6 +2,7 @@
 
     announced -verify-> verified -plan-> planned -clear-> fetching -fetch-> fetched -assemble-> assembled
       -stage-> staged -self-test-> self-tested -swap-> probation -watch-> proven -commit-> COMMITTED
+                          '-> shadowing -compare-> shadowed -swap-'
 
 Whatever goes wrong before a slot is touched ends REFUSED; afterwards the slot is retired first and
 the update ends FAILED, ROLLED_BACK or CANCELLED. A state is saved before its effect is performed;
@@ -16,7 +17,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
-from shared.messages import Phase
+from shared.delta.offer import Offer
+from shared.messages import Phase, ShadowFigures
+from shared.shadow import Terms
+from shared.windows import Window
 
 SlotName = Literal["a", "b"]
 
@@ -36,6 +40,8 @@ class State(StrEnum):
     ASSEMBLED = "assembled"
     STAGED = "staged"
     SELF_TESTED = "self-tested"
+    SHADOWING = "shadowing"
+    SHADOWED = "shadowed"
     PROBATION = "probation"
     PROVEN = "proven"
     FAILING = "failing"
@@ -60,7 +66,9 @@ class Event(StrEnum):
     CHUNK_LOST = "chunk-lost"  # a stored chunk is damaged: fetch it again
     ASSEMBLED = "assembled"  # files in the slot, digests checked, model scanned
     STAGED = "staged"  # the slot record says so
-    PASSED = "passed"  # self-test or probation
+    PASSED = "passed"  # self-test, shadow or probation
+    CHOSEN = "chosen"  # self-tested, and to be compared with what serves before it may
+    RENEWED = "renewed"  # other terms for the comparison arrived
     SWAPPED = "swapped"  # it answers requests
     COMMITTED = "committed"  # the slot is good for ever
     REJECTED = "rejected"  # with a reason
@@ -78,6 +86,7 @@ class Effect(StrEnum):
     ASSEMBLE = "assemble"
     STAGE = "stage"
     SELF_TEST = "self-test"
+    COMPARE = "compare"
     SWAP = "swap"
     WATCH = "watch"
     COMMIT = "commit"
@@ -102,8 +111,10 @@ MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
     State.FETCHING: {Event.FETCHED: State.FETCHED, **_GIVEN_UP},
     State.FETCHED: {Event.ASSEMBLED: State.ASSEMBLED, Event.CHUNK_LOST: State.FETCHING, **_GIVEN_UP},
     State.ASSEMBLED: {Event.STAGED: State.STAGED, **_GIVEN_UP},
-    State.STAGED: {Event.PASSED: State.SELF_TESTED, **_GIVEN_UP},
+    State.STAGED: {Event.PASSED: State.SELF_TESTED, Event.CHOSEN: State.SHADOWING, **_GIVEN_UP},
     State.SELF_TESTED: {Event.SWAPPED: State.PROBATION, **_GIVEN_UP},
+    State.SHADOWING: {Event.PASSED: State.SHADOWED, Event.RENEWED: State.SHADOWING, **_GIVEN_UP},
+    State.SHADOWED: {Event.SWAPPED: State.PROBATION, **_GIVEN_UP},
     State.PROBATION: {
         Event.PASSED: State.PROVEN,
         Event.REJECTED: State.CONDEMNED,
@@ -133,6 +144,8 @@ OWES: Final[Mapping[State, Effect]] = {
     State.ASSEMBLED: Effect.STAGE,
     State.STAGED: Effect.SELF_TEST,
     State.SELF_TESTED: Effect.SWAP,
+    State.SHADOWING: Effect.COMPARE,
+    State.SHADOWED: Effect.SWAP,
     State.PROBATION: Effect.WATCH,
     State.PROVEN: Effect.COMMIT,
     State.FAILING: Effect.RETIRE,
@@ -162,6 +175,7 @@ class Update:
     sealed_key: str  # content key, for this device only
     rollout: str | None = None
     force: bool = False  # try it although it is known to be bad
+    later: bool = False  # have it ready, and do not swap before another assignment of it says so
     state: State = State.VERIFIED
     reason: str | None = None
     detail: str | None = None
@@ -169,6 +183,12 @@ class Update:
     previous: str | None = None  # version that served before
     total_bytes: int | None = None  # on the wire
     fetched_bytes: int | None = None
+    window: Window | None = None  # swap inside it only; None: at once
+    keep_versions: int | None = None  # of the model; None: nobody said, none more is put aside
+    shadow: Terms | None = None  # to be met beside what serves; None: no comparison is asked for
+    compared: ShadowFigures | None = None  # what the comparison showed up to now
+    offers: tuple[Offer, ...] = ()  # deltas that lead to the release
+    delta: Offer | None = None  # the one that is used, from the model file that serves
 
     @property
     def final(self) -> bool:
@@ -195,6 +215,7 @@ class Draft:
     took_ms: float | None = None
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    shadow: ShadowFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +246,11 @@ def advance(update: Update, event: Event, *, reason: str | None = None, detail: 
     return replace(update, state=state, reason=reason or update.reason, detail=detail or update.detail)
 
 
+def holds_back(update: Update) -> bool:
+    """True when the swap comes next, and has to wait for another assignment of the same release."""
+    return update.later and update.state in (State.SELF_TESTED, State.SHADOWED)
+
+
 def may_supersede(update: Update, model: str) -> bool:
     """True when a newer assignment, for `model`, shall push `update` aside now."""
     if update.state in SWAPPED_IN:
@@ -249,4 +275,5 @@ def draft(update: Update, *, took_ms: float | None = None) -> Draft | None:
         took_ms=took_ms,
         fetched_bytes=update.fetched_bytes,
         total_bytes=update.total_bytes,
+        shadow=update.compared,
     )

@@ -6,9 +6,13 @@ beside the table that says which of them prove a release bad for good.
 I/O: none.
 """
 
+import errno
 from typing import Final
 
 from shared.errors import BrokenError, RefusedError, UnavailableError
+
+#: So often an effect may fail on the disk.
+DISK_TRIES: Final = 5
 
 
 class ForgedError(RefusedError):
@@ -195,12 +199,19 @@ ENGINES: Final = "E_ENGINES"  # are being made, or the provider made none
 ENGINE_TIMEOUT: Final = "E_ENGINE_TIMEOUT"
 STAND_IN: Final = "E_CPU_FALLBACK"
 LOAD: Final = "E_LOAD"
+SHADOW_DISAGREES: Final = "E_SHADOW_DISAGREES"
+SHADOW_SLOW: Final = "E_SHADOW_SLOW"
+SHADOW_ERRORS: Final = "E_SHADOW_ERRORS"
+SHADOW_CRASH: Final = "E_SHADOW_CRASH"
+SHADOW_FEW: Final = "E_SHADOW_FEW"
 PROBATION_ERRORS: Final = "E_PROBATION_ERRORS"
 PROBATION_LATENCY: Final = "E_PROBATION_LATENCY"
 PROBATION_ACCURACY: Final = "E_PROBATION_ACCURACY"
 PROBATION_CRASH: Final = "E_PROBATION_CRASH"
 PROBATION_OUTPUT: Final = "E_PROBATION_OUTPUT"
+WINDOW: Final = "E_WINDOW"  # not open now: the update waits
 CANCELLED: Final = "E_CANCELLED"
+WAITS_FOR_SWITCH: Final = "E_WAITS_FOR_SWITCH"  # staged and tested; another assignment says when to swap
 BY_HAND: Final = "E_BY_HAND"
 CRASH_LOOP: Final = "E_CRASH_LOOP"  # of a version that was committed
 RECORD: Final = "E_SLOT_RECORD"  # the slot record was damaged and is made anew from what the slots hold
@@ -220,3 +231,10 @@ PROVEN_BAD: Final = frozenset(
         PROBATION_OUTPUT,
     }
 )
+
+
+def of_disk(error: OSError, tries: int) -> RefusedError | None:
+    """What an effect that failed so often on the disk ends with; None: it is tried again."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskSpaceError(str(error))
+    return DiskError(str(error)) if tries >= DISK_TRIES else None

@@ -19,6 +19,8 @@ from agent.update.slots import Record, Slot, State
 _UNDER_WAY: Final[Mapping[Step, State]] = {
     Step.STAGED: State.STAGED,
     Step.SELF_TESTED: State.TESTED,
+    Step.SHADOWING: State.TESTED,
+    Step.SHADOWED: State.TESTED,
     Step.PROBATION: State.PROBATION,
     Step.PROVEN: State.PROBATION,
 }

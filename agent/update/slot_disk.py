@@ -2,6 +2,7 @@
 
     <state_dir>/models/<model>/slots.json      slots.Record, replaced at once
     <state_dir>/models/<model>/{a,b}/          model.onnx golden.npz baseline.json manifest.json, read-only
+    <state_dir>/models/<model>/kept/<digest>/  the same of versions that were good and had to leave their slot
 
 I/O: disk.
 """
@@ -87,6 +88,60 @@ class SlotDisk:
             folder.chmod(0o700)
             shutil.rmtree(folder)
             durable.sync_folder(folder.parent)
+
+    # versions beyond the two slots
+
+    def put_away(self, model: str, slot: SlotName, digest: str, *, limit: int, spare: str = "") -> None:
+        """Keep a slot's files as the version `digest`, and of those kept the newest `limit`, beside `spare`, which is
+        about to be taken out. The slot is empty then."""
+        folder, kept = self.folder(model, slot), self._kept(model)
+        if limit > 0 and folder.exists() and not (kept / digest).exists():
+            durable.make_folder(kept)
+            folder.rename(kept / digest)
+            os.utime(kept / digest)  # the newest
+            durable.sync_folder(kept)
+        others = [path for path in self._oldest_first(model) if path.name != spare]
+        for old in others[: -limit or None]:
+            shutil.rmtree(old)
+
+    def keeps(self, model: str, digest: str) -> bool:
+        """True when the version is kept beside the slots."""
+        return (self._kept(model) / digest).is_dir()
+
+    def take_out(self, model: str, slot: SlotName, digest: str) -> bool:
+        """Bring a kept version back into a slot; True if every byte of it is there. A second call says the same."""
+        folder = self.folder(model, slot)
+        if self.keeps(model, digest):
+            self.clear(model, slot)
+            (self._kept(model) / digest).rename(folder)
+            durable.sync_folder(folder.parent)
+        if not (folder / MANIFEST_FILE).exists():
+            return False
+        try:
+            self.verified(model, slot, digest)
+        except DamagedSlotError:
+            self.clear(model, slot)
+            return False
+        return True
+
+    def make_room(self, model: str, needed_bytes: int) -> None:
+        """Give up kept versions, the oldest first, until so much is free or none is left."""
+        for old in self._oldest_first(model):
+            if self.free_bytes() >= needed_bytes:
+                return
+            shutil.rmtree(old)
+
+    def kept_bytes(self, model: str) -> int:
+        """What giving up all kept versions would give back."""
+        return sum(path.stat().st_size for path in self._kept(model).glob("*/*"))
+
+    def _oldest_first(self, model: str) -> list[Path]:
+        return sorted(self._kept(model).glob("*"), key=lambda path: path.stat().st_mtime_ns)
+
+    def _kept(self, model: str) -> Path:
+        return self._models / model / "kept"
+
+    # what lies in a slot
 
     def manifest(self, model: str, slot: SlotName, digest: str | None) -> Manifest:
         """The manifest in a slot, which must be the one named `digest`.

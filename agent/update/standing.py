@@ -8,6 +8,8 @@ from datetime import datetime
 
 from agent.update.lifecycle import Ending, SlotName, Update
 from agent.update.slots import Record, Slot
+from shared.messages import ShadowFigures
+from shared.shadow import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class AtWork:
     assignment: int
     rollout: str | None
     waiting: Waiting | None
+    shadow: ShadowFigures | None = None  # how it did beside what serves
+    shadow_words: str = ""  # the same for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,10 @@ def standing(
 ) -> Standing:
     """Put together what is known of one model; `current` is the update at work on any model."""
     own = current if current is not None and current.model == record.model else None
-    at_work = AtWork(own.version, own.state.value, own.assignment, own.rollout, waiting) if own is not None else None
+    at_work = None
+    if own is not None:
+        words = in_words(own.compared) if own.compared is not None else ""
+        at_work = AtWork(own.version, own.state.value, own.assignment, own.rollout, waiting, own.compared, words)
     return Standing(
         model=record.model,
         serving=serving,

@@ -50,7 +50,7 @@ def refuse_page(answer: httpx2.Response) -> None:
         raise CaptivePortalError(f"a web page came instead of {answer.url.path} of {answer.url.host}")
 
 
-def is_page(data: bytes) -> bool:
+def is_page(data: bytes | bytearray) -> bool:
     """Whether `data` begins as web pages do, whatever its type was said to be."""
     return data[:64].lstrip().lower().startswith(_PAGE)
 

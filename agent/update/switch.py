@@ -20,7 +20,7 @@ from agent.update import lifecycle, reasons, slots
 from agent.update.answering import Answering
 from agent.update.journal import Journal
 from agent.update.lifecycle import SlotName, Update
-from agent.update.slot_disk import SlotDisk
+from agent.update.slot_disk import SLOTS, SlotDisk
 from shared.clock import Clock
 from shared.errors import RefusedError
 
@@ -73,7 +73,7 @@ class Switch:
     # one update
 
     async def clear(self, update: Update, slot: SlotName) -> None:
-        """Empty the idle slot for what comes.
+        """Empty the idle slot for what comes. A good version in it is kept aside, where so many shall be kept.
 
         Raises:
             UpdateBusyError: it serves: somebody changed slots by hand in this very moment.
@@ -82,11 +82,14 @@ class Switch:
             record = self._disk.read(update.model)
             if slot == record.last_good:
                 raise reasons.UpdateBusyError(f"slot {slot} of {update.model} serves since a moment ago")
-            leaving = record[slot].version
+            leaving, held = record[slot].version, record[slot]
             self.write(slots.retired(record, slot), record)
             self._checkpoint("clear:recorded")
             if leaving is not None and leaving != update.version:
                 await self._answering.unload(update.model, leaving)
+            if update.keep_versions is not None and held.state is slots.State.GOOD and held.manifest is not None:
+                aside = max(0, update.keep_versions - len(SLOTS))
+                self._disk.put_away(update.model, slot, held.manifest, limit=aside, spare=update.manifest)
             self._disk.clear(update.model, slot)
 
     async def stage(self, update: Update, slot: SlotName) -> None:

@@ -14,12 +14,13 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Json, PositiveInt, ValidationError
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -40,9 +41,12 @@ from agent.update.journal import Journal
 from agent.update.lifecycle import Event, State, Update, advance
 from shared import signing
 from shared.clock import Clock
+from shared.delta.offer import Offer, offers
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
 from shared.messages import MAX_PAYLOAD_BYTES, Announcement
+from shared.shadow import Terms
+from shared.windows import Window, check_zone
 
 signing.install()
 logger = logging.getLogger(__name__)
@@ -55,9 +59,9 @@ _TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
 
 
 class Orders(BaseModel):
-    """The `custom` part of an assignment."""
+    """The `custom` part of an assignment. What is signed and not understood is refused (ADR 6)."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     device: DeviceId
     model: ModelName
@@ -66,6 +70,10 @@ class Orders(BaseModel):
     rollout: str | None = None
     sealed_key: str
     force: bool = False
+    activate: Literal["now", "later"] = "now"
+    window: Window | None = None
+    keep_versions: PositiveInt | None = None
+    shadow: Json[Terms] | None = None  # as text: signed documents hold no fractions
 
 
 class Trust:
@@ -116,7 +124,7 @@ class Trust:
             return None
         update = _update(version, orders)
         try:
-            self._judge(version, orders, updater)
+            update = replace(update, offers=self._judge(version, orders, updater))
             self.content_key(update)
         except RefusedError as error:
             return advance(update, Event.REJECTED, reason=error.code, detail=error.detail)
@@ -184,9 +192,12 @@ class Trust:
             raise reasons.ExpiredError(f"assignment {found.signed.version} expired {found.signed.expires:%Y-%m-%d}")
         return found.signed.version, orders
 
-    def _judge(self, version: int, orders: Orders, updater: Updater) -> None:
+    def _judge(self, version: int, orders: Orders, updater: Updater) -> tuple[Offer, ...]:
+        """The deltas that release keys offer for what the orders name."""
         if version < self._journal.seen:
             raise reasons.ReplayedError(f"assignment {version} after {self._journal.seen}")
+        if orders.window is not None:
+            check_zone(orders.window.zone)
         path = release_path(orders.model, orders.version)
         try:
             released = updater.get_targetinfo(path)
@@ -202,6 +213,7 @@ class Trust:
             raise reasons.NotReleasedError(f"no release key vouches for {orders.model}@{orders.version}")
         if released.hashes.get("sha256") != orders.manifest:
             raise reasons.NotReleasedError(f"release keys vouch for another {orders.model}@{orders.version}")
+        return offers(released.custom)
 
     # the folder that python-tuf works in
 
@@ -280,5 +292,9 @@ def _update(version: int, orders: Orders) -> Update:
         sealed_key=orders.sealed_key,
         rollout=orders.rollout,
         force=orders.force,
+        later=orders.activate == "later",
+        window=orders.window,
+        keep_versions=orders.keep_versions,
+        shadow=orders.shadow,
         state=State.ANNOUNCED,
     )

@@ -5,7 +5,7 @@ I/O: disk, tasks.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from agent.serving.observations import Feedback, Observation, Sample, WorkerDied
@@ -54,11 +54,11 @@ class Vitals:
             self._journal.save_performance(model, version, found)
             self._saved[model, version] = found
 
-    async def keep(self, serving: Mapping[str, str]) -> None:
+    async def keep(self, serving: Callable[[], Mapping[str, str]]) -> None:
         """Until cancelled: remember the versions that serve (`serving` is asked each time)."""
         while True:
             await asyncio.sleep(REMEMBER_SECONDS)
-            for model, version in dict(serving).items():
+            for model, version in serving().items():
                 try:
                     self.remember(model, version)
                 except UnavailableError as error:

@@ -58,9 +58,9 @@ class Pepper:
         return cls(key)
 
 
-def new_secret(kind: Literal["claim", "token", "key", "session"]) -> str:
-    """256 random bits as text whose first characters tell what it is."""
-    return _PREFIX[kind] + secrets.token_urlsafe(_BYTES)
+def new_secret(kind: Literal["claim", "token", "key", "session"], length: int = _BYTES) -> str:
+    """`length` random bytes as text whose first characters tell what it is."""
+    return _PREFIX[kind] + secrets.token_urlsafe(length)
 
 
 def new_id(prefix: str) -> str:

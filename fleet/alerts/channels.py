@@ -24,7 +24,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 MailAddress = Annotated[str, Field(pattern=r"^([^<>@\r\n]*<)?[^\s<>@,;]+@[^\s<>@,;]+>?$", max_length=320)]
 
 
-def _web_address(url: str) -> str:
+def web_address(url: str) -> str:
+    """`url`, if it is one that may be posted to; `ValueError` otherwise."""
     parts = urlsplit(url)
     try:
         (parts.hostname or "").encode("idna")
@@ -40,7 +41,7 @@ def _web_address(url: str) -> str:
 
 def _secret_address(url: SecretStr) -> SecretStr:
     try:
-        _web_address(url.get_secret_value())
+        web_address(url.get_secret_value())
     except ValueError as error:
         raise ValueError(str(error)) from None
     return url
@@ -89,7 +90,7 @@ class Webhook(_Posted):
     """A signed POST of our own JSON."""
 
     kind: Literal["webhook"]
-    url: Annotated[str, AfterValidator(_web_address)]
+    url: Annotated[str, AfterValidator(web_address)]
     secret: SecretStr | None = None
     secret_file: Path | None = None
 

@@ -3,7 +3,7 @@
 I/O: none.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -15,11 +15,14 @@ from fleet.api.problems import ConflictError, NotFoundError
 from fleet.devices import assigning
 from fleet.devices.enrolment import fingerprint
 from fleet.devices.liveness import Patience
+from fleet.schedules import labels
+from fleet.schedules.channels import AliasName
 from fleet.store import audit, devices, events
 from fleet.store.tables import Device, Release, Stream, Window
 from shared.clock import rfc3339
 from shared.errors import BadInputError
 from shared.sketches import Latency
+from shared.windows import ZoneName
 
 router = APIRouter(tags=["devices"])
 
@@ -38,6 +41,8 @@ class DeviceChange(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     site: Annotated[str, Field(max_length=128)] | None = None
     labels: Labels | None = None
+    timezone: ZoneName | Literal[""] | None = None  # the label `timezone`; empty: without
+    channel: AliasName | Literal[""] | None = None  # the label `channel`; empty: without
 
 
 @router.get("/api/v1/devices", summary="Devices, a page at a time")
@@ -91,8 +96,12 @@ async def change_device(device_id: str, change: DeviceChange, request: Request, 
     async with manager.database.write() as tx:
         device = await _found(tx, device_id)
         said = change.model_dump(exclude_none=True)
-        for field, value in said.items():
-            setattr(device, field, value)
+        for field in ("name", "site"):
+            if field in said:
+                setattr(device, field, said[field])
+        device.labels = labels.changed(
+            said.get("labels", device.labels), timezone=change.timezone, channel=change.channel
+        )
         await audit.record(tx, actor=actor, action="device.change", subject=device.id, body=said, now=now)
     manager.hub.wake()
     return view(device, manager.patience, now)
@@ -168,7 +177,7 @@ async def roll_back_device(
         plan = {"device": device.id, "model": name, "from": device.serving[name], "to": version}
         if dry_run:
             return {**plan, "dry_run": True}
-        number = await assigning.assign(tx, manager.director, device, release, rollout=assigning.BY_HAND, now=now)
+        number = await assigning.assign(tx, manager.director, device, release, now=now)
         await audit.record(tx, actor=actor, action="device.rollback", subject=device.id, body=plan, now=now)
         text = f"{device.id}: told to go back to {name} {version} by {actor.name}"
         await events.add(tx, kind="device", level="info", subject=device.id, text=text, now=now)
@@ -207,6 +216,7 @@ def view(device: Device, patience: Patience, now: Any) -> dict[str, Any]:
         "site": device.site,
         "labels": device.labels,
         "agent_version": device.agent_version,
+        "features": device.features,
         "assignment": device.assignment,
         "boot": device.boot,
         "enrolled_at": rfc3339(device.enrolled_at),

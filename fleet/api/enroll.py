@@ -26,7 +26,7 @@ class Enrolment(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    claim_token: Annotated[str, Field(min_length=16, max_length=200)]
+    claim_token: Annotated[str, Field(max_length=200)] = ""  # without: `deployment.require_device_authentication`
     device_id: DeviceId
     name: Annotated[str, Field(max_length=128)] = ""
     hardware: Annotated[str, Field(max_length=64)] = ""
@@ -52,7 +52,8 @@ async def enroll(new: Enrolment, request: Request) -> dict[str, Any]:
             "wait a minute",
             headers={"Retry-After": "60"},
         )
-    api_key = new_secret("key")
+    settings = manager.settings
+    api_key = new_secret("key", settings.security.api_key_length)
     async with manager.database.write() as tx:
         root = await releases.document(tx, "root")
         if root is None:
@@ -64,6 +65,7 @@ async def enroll(new: Enrolment, request: Request) -> dict[str, Any]:
             _claim(new, manager.pepper.digest(new.claim_token)),
             api_key_hash=manager.pepper.digest(api_key),
             now=manager.clock.now(),
+            need_invite=settings.deployment.require_device_authentication,
         )
     manager.hub.wake()
     return {

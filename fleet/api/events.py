@@ -69,6 +69,7 @@ async def follow(
     """Everything after `after`, as text, for as long as somebody reads."""
     seen = manager.hub.count
     yield ": connected\n\n" if server_sent else ""
+    told = manager.clock.monotonic()
     while True:
         async with manager.database.read() as tx:
             rows = await events.after(tx, after, rollout_id=rollout)
@@ -76,12 +77,14 @@ async def follow(
             after = row.sequence
             said = json.dumps(view(row))
             yield f"id: {row.sequence}\nevent: {row.kind}\ndata: {said}\n\n" if server_sent else f"{said}\n"
+        now = manager.clock.monotonic()
         if rows:
+            told = now
             continue
-        count = await manager.hub.wait(seen, BEAT_SECONDS)
-        if count == seen:
+        if now - told >= BEAT_SECONDS:  # also where much is committed that is no event
             yield ": beat\n\n" if server_sent else "\n"
-        seen = count
+            told = now
+        seen = await manager.hub.wait(seen, BEAT_SECONDS - (now - told))
 
 
 def view(row: Event) -> dict[str, Any]:

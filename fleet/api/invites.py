@@ -13,6 +13,7 @@ from fleet.access.secrets import new_id, new_secret
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
 from fleet.api.devices import Labels
 from fleet.api.problems import NotFoundError
+from fleet.schedules import labels
 from fleet.store import audit, devices
 from fleet.store.tables import Invite
 from shared.clock import rfc3339
@@ -46,7 +47,7 @@ async def create_invite(new: NewInvite, request: Request, response: Response, ac
         id=new_id("in"),
         token_hash=manager.pepper.digest(token),
         site=new.site,
-        labels=dict(new.labels),
+        labels=labels.checked(new.labels),
         auto_accept=new.auto_accept,
         uses_left=new.uses,
         created_by=actor.name,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
 from fleet.api.problems import NotFoundError
 from fleet.releases.shelf import Shelf, Submission
-from fleet.store import audit, events
+from fleet.store import audit, bad_pairs, events
 from fleet.store import releases as store
 from fleet.store.tables import Release
 from fleet.telemetry import figures
@@ -83,10 +83,17 @@ async def get_version(name: ModelName, version: str, request: Request, _actor: _
     manager = manager_of(request)
     async with manager.database.read() as tx:
         row = await store.find(tx, name, version)
+        bad = await bad_pairs.of_release(tx, name, version)
     if row is None:
         raise NotFoundError(f"{name}@{version} was not published here", remedy=f"flotilla model show {name}")
     now = [figures.document(one) for one in manager.standings.of(name, version, FLEET)]
-    return {**summary(row), "manifest": json.loads(row.manifest), "baseline": row.baseline, "performance": now}
+    proofs = [
+        {"hardware": it.hardware, "rollout": it.rollout_id, "reason": it.reason, "detail": it.detail,
+         "failed": it.failed, "ended": it.ended, "at": rfc3339(it.at)}
+        for it in bad.values()
+    ]  # fmt: skip
+    shown = {"bad_on": proofs, "manifest": json.loads(row.manifest), "baseline": row.baseline, "performance": now}
+    return {**summary(row), **shown}
 
 
 @router.post("/api/v1/models/{name}/versions", status_code=201, summary="Publish a signed version")

@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
-from fleet.rollouts import changing, plan, progress, reading, saved
-from fleet.rollouts.states import ENDED
-from fleet.store import audit, tables
+from fleet.rollouts import changing, forecast, plan, progress, reading, saved, verdicts
+from fleet.rollouts.errors import RolloutNotFoundError
+from fleet.rollouts.states import ALL_BACK, ENDED, Effect
+from fleet.store import audit, gates, tables
 from fleet.store import rollouts as store
 from shared.clock import rfc3339
 from shared.errors import BadInputError
@@ -22,16 +23,25 @@ router = APIRouter(prefix="/api/v1", tags=["rollouts"])
 
 Read = Annotated[Actor, Depends(allow("rollouts:read"))]
 Write = Annotated[Actor, Depends(allow("rollouts:write"))]
+Approve = Annotated[Actor, Depends(allow("rollouts:approve"))]
 Verb = Literal["pause", "resume", "promote", "abort", "rollback"]
 
 
 class Steer(BaseModel):
-    """Why, for the record; `rollback` (of abort) says whether devices go back: None is as the rollout was started."""
+    """Why, for the record; `effects` or `rollback` (of abort) say what the stop does: None is as the rollout was
+    started."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: Annotated[str, Field(max_length=400)] = ""
     rollback: bool | None = None
+    effects: tuple[Effect, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Steer":
+        if self.rollback is not None and self.effects is not None:
+            raise ValueError("give effects or rollback, not both")
+        return self
 
 
 _NO_REASON: Final = Steer()
@@ -47,9 +57,9 @@ async def start(
     if dry_run:
         async with manager.database.read() as tx:
             response.status_code = 200
-            return planned(await plan.make(tx, body, manager.settings, now))
+            return planned(await plan.make(tx, body, manager.settings, now, by=actor.name))
     async with manager.database.write() as tx:
-        made = await plan.make(tx, body, manager.settings, now)
+        made = await plan.make(tx, body, manager.settings, now, by=actor.name)
         rollout = await plan.start(tx, made, by=actor.name, now=now)
         said = body.model_dump(mode="json", exclude_none=True)
         await audit.record(tx, actor=actor, action="rollout.start", subject=rollout.id, body=said, now=now)
@@ -85,24 +95,56 @@ async def show(rollout_id: str, request: Request, _actor: Read) -> dict[str, Any
     return await _view(request, rollout_id)
 
 
+@router.get("/rollouts/{rollout_id}/verdicts")
+async def verdicts_(
+    rollout_id: str,
+    request: Request,
+    _actor: Read,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: str | None = None,
+) -> dict[str, Any]:
+    """What the gate said and what it was said on, newest first."""
+    after = decode_cursor(cursor)
+    try:
+        before = None if after is None else int(after[0])
+    except (ValueError, TypeError, LookupError):
+        raise BadInputError("this cursor belongs to another list", remedy="start again without `cursor`") from None
+    async with manager_of(request).database.read() as tx:
+        if await store.get(tx, rollout_id) is None:
+            raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
+        rows = await gates.verdicts(tx, rollout_id, before=before, limit=limit)
+    last = [str(rows[-1].id)] if rows else None
+    return paged([jsonable(verdicts.document(row)) for row in rows], limit=limit, cursor=last)
+
+
+@router.post("/rollouts/{rollout_id}/approve")
+async def approve(rollout_id: str, request: Request, actor: Approve, body: Steer = _NO_REASON) -> dict[str, Any]:
+    """Let a rollout begin, or its next wave go. Where another person has to approve, its author cannot."""
+    return await _changed(request, rollout_id, "approve", changing.approving(actor.name), actor, body)
+
+
 @router.post("/rollouts/{rollout_id}/{verb}")
 async def steer(
     rollout_id: str, verb: Verb, request: Request, actor: Write, body: Steer = _NO_REASON
 ) -> dict[str, Any]:
-    """Pause, resume, promote (waive the bake), abort, roll back."""
+    """Pause, resume, promote (waive the bake, or end the shadow), abort, roll back."""
+    return await _changed(request, rollout_id, verb, _change(verb, body, actor.name), actor, body)
+
+
+async def _changed(
+    request: Request, rollout_id: str, verb: str, decide: changing.Change, actor: Actor, body: Steer
+) -> dict[str, Any]:
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:
-        row = await store.get(tx, rollout_id)
-        auto = saved.from_json(row.body).auto_rollback if row is not None else True
-        await changing.change(tx, rollout_id, _change(verb, body, actor.name, auto), now)
-        said = body.model_dump(exclude_none=True)
+        await changing.change(tx, rollout_id, decide, now)
+        said = body.model_dump(mode="json", exclude_none=True)
         await audit.record(tx, actor=actor, action=f"rollout.{verb}", subject=rollout_id, body=said, now=now)
     manager.hub.wake()
     return await _view(request, rollout_id)
 
 
-def _change(verb: Verb, body: Steer, by: str, auto_rollback: bool) -> changing.Change:
+def _change(verb: Verb, body: Steer, by: str) -> changing.Change:
     match verb:
         case "pause":
             return changing.pausing(by)
@@ -111,10 +153,15 @@ def _change(verb: Verb, body: Steer, by: str, auto_rollback: bool) -> changing.C
         case "promote":
             return changing.promoting(by)
         case "abort":
-            back = auto_rollback if body.rollback is None else body.rollback
-            return changing.aborting(_reason(body, "aborted", by), back=back)
+            return changing.aborting(_reason(body, "aborted", by), _effects(body))
         case "rollback":
-            return changing.aborting(_reason(body, "rolled back", by), back=True)
+            return changing.aborting(_reason(body, "rolled back", by), ALL_BACK)
+
+
+def _effects(body: Steer) -> tuple[Effect, ...] | None:
+    if body.rollback is None:
+        return body.effects
+    return ALL_BACK if body.rollback else (Effect.STOP_NEW,)
 
 
 def _reason(body: Steer, what: str, by: str) -> str:
@@ -148,26 +195,7 @@ def jsonable(value: Any) -> Any:
 
 def planned(made: plan.Plan) -> dict[str, Any]:
     """The JSON form of a plan."""
-    rollout, offline = made.rollout, set(made.offline)
-    return {
-        "model": rollout.model,
-        "version": rollout.version,
-        "strategy": rollout.strategy,
-        "devices": len(made.order),
-        "reachable": len(made.order) - len(offline),
-        "offline": list(made.offline),
-        "already": list(made.already),
-        "previous": sorted({version for version in made.previous.values() if version}),
-        "bytes_each": made.bytes_each,
-        "bytes_total": made.bytes_each * len(made.order),
-        "waves": [
-            {"index": i, "name": w.name, "target": w.target, "total": w.size} for i, w in enumerate(rollout.waves, 1)
-        ],
-        "bake_seconds": rollout.bake_seconds,
-        "timeout_seconds": rollout.timeout_seconds,
-        "auto_rollback": rollout.auto_rollback,
-        "limits": asdict(rollout.limits),
-    }
+    return forecast.document(made)
 
 
 def _summary(row: tables.Rollout, tally: dict[str, int] | Any) -> dict[str, Any]:
@@ -179,6 +207,7 @@ def _summary(row: tables.Rollout, tally: dict[str, int] | Any) -> dict[str, Any]
         "strategy": row.strategy,
         "state": row.state,
         "reason": row.reason,
+        "priority": rollout.priority,
         "wave": rollout.wave + 1,
         "waves": len(rollout.waves),
         "devices": sum(tally.values()),

@@ -83,6 +83,20 @@ def label(shell: Shell, device_id: str, changes: tuple[str, ...]) -> None:
     shell.emit(found, f"{device_id}: {words}")
 
 
+@command(device, "set", example="flotilla device set cam-7 --timezone Europe/Berlin --channel candidate")
+@click.argument("device_id", metavar="ID")
+@click.option("--timezone", help="IANA time zone that its maintenance windows are meant in; empty: the manager's.")
+@click.option("--channel", help="The alias of models that it follows; empty: `stable`.")
+def set_(shell: Shell, device_id: str, timezone: str | None, channel: str | None) -> None:
+    """Set when a device may change, and which alias of a model it follows."""
+    said = {key: value for key, value in (("timezone", timezone), ("channel", channel)) if value is not None}
+    if not said:
+        raise CliError("E_USAGE", "nothing to set", "", "give --timezone or --channel", Exit.USAGE)
+    found = shell.api.patch(_path(device_id), json=said)
+    words = ", ".join(f"{key} {found['labels'].get(key) or 'as the manager says'}" for key in said)
+    shell.emit(found, f"{device_id}: {words}")
+
+
 @command(device, "accept", example="flotilla device accept cam-7")
 @click.argument("device_id", metavar="ID")
 def accept(shell: Shell, device_id: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
+from fleet.rest.errors import ProblemError
 from shared.errors import BadInputError, FlotillaError, UnavailableError
 
 
@@ -89,6 +90,8 @@ def _places(problem: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def from_error(error: FlotillaError) -> CliError:
     """An error of our own libraries, as an error of the command line."""
     match error:
+        case ProblemError():
+            return from_problem(error.status, error.problem)
         case UnavailableError():
             code = Exit.UNREACHABLE
         case BadInputError():

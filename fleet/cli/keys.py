@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from fleet.cli.errors import CliError, Exit
-from fleet.cli.release_door import ReleaseDoor
 from fleet.cli.shell import Shell, command, group
+from fleet.rest.release_door import ReleaseDoor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,11 +28,9 @@ def keys_option(function: F) -> F:
 
 def keystore(folder: Path | None) -> Any:
     """The keystore in `folder`, or in its default place."""
-    from fleet.releases.keystore import Keystore
+    from fleet.releases.keystore import Keystore, default_folder
 
-    home = os.environ.get("XDG_CONFIG_HOME")
-    default = (Path(home) if home else Path.home() / ".config") / "flotilla" / "keys"
-    return Keystore(folder or default, passphrase=os.environ.get("FLOTILLA_KEYS_PASSPHRASE"))
+    return Keystore(folder or default_folder(), passphrase=os.environ.get("FLOTILLA_KEYS_PASSPHRASE"))
 
 
 @command(None, "init", example="flotilla init\nflotilla init --threshold 2 --keys /media/stick/keys")
@@ -45,36 +43,25 @@ def init(shell: Shell, folder: Path | None, threshold: int) -> None:
     Makes three root keys (two decide) and the release keys in the key folder, asks the manager for its online public
     keys, and signs who may do what. Repeat it at any time: it only does what is missing, and renews what grows old.
     """
-    from fleet.releases import pinning, rotation
+    from fleet.releases import founding
+    from fleet.releases.keystore import KeystoreError
 
-    keys, door, now = keystore(folder), ReleaseDoor(shell.api.request), datetime.now(UTC)
-    described = door.trust()
-    online = pinning.online_parts(described)
-    if not described["initialised"]:
-        _found(shell, keys, door, rotation.founded(keys, online, threshold=threshold, now=now))
+    keys = keystore(folder)
+    try:
+        done = founding.set_up(keys, ReleaseDoor(shell.api.send), threshold=threshold, now=datetime.now(UTC))
+    except KeystoreError as error:
+        raise _other_keys(keys, error) from None
+    document = founding.summary(keys, done.described)
+    if not done.new:
+        words = "renewed" if done.why else "this manager was set up before; nothing to do"
+        if done.why is not None:
+            shell.say(f"! {done.why}: signed anew")
+        shell.emit({**document, "changed": done.why is not None}, f"✔ {words}: root {document['root_version']}")
         return
-    trust = _verified(keys, described, door)
-    why = rotation.due(trust, online, now)
-    if why is not None:
-        shell.say(f"! {why}: signing anew")
-        described = _give(keys, door, rotation.changed(keys, trust, online, now=now))
-    document = _summary(keys, described)
-    done = "renewed" if why else "this manager was set up before; nothing to do"
-    shell.emit({**document, "changed": why is not None}, f"✔ {done}: root {document['root_version']}")
-
-
-def _found(shell: Shell, keys: Any, door: ReleaseDoor, body: Mapping[str, Any]) -> None:
     shell.say(f"✔ keys in {keys.folder}: {', '.join(keys.names())}")
-    document = _summary(keys, _give(keys, door, body))
     shell.emit({**document, "changed": True}, f"✔ {shell.session.url} trusts these keys: root 1")
     shell.say("Keep two of the three root keys on sticks in different drawers; releases do not need them.")
     shell.say("Next: flotilla model publish NAME VERSION model.onnx --reference data.npz")
-
-
-def _give(keys: Any, door: ReleaseDoor, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    answer = door.give_trust(body)
-    keys.pin_root(body["root"].encode())
-    return answer
 
 
 def _verified(keys: Any, described: Mapping[str, Any], door: ReleaseDoor) -> Any:
@@ -84,20 +71,11 @@ def _verified(keys: Any, described: Mapping[str, Any], door: ReleaseDoor) -> Any
     try:
         return pinning.verified(keys, described, door.root)
     except KeystoreError as error:
-        raise CliError(error.code, error.detail, f"the folder is {keys.folder}", error.remedy, Exit.CONFLICT) from None
+        raise _other_keys(keys, error) from None
 
 
-def _summary(keys: Any, described: Mapping[str, Any]) -> dict[str, Any]:
-    from fleet.releases import documents
-
-    root = described["root"]
-    return {
-        "keys": str(keys.folder),
-        "names": keys.names(),
-        "initialised": bool(described["initialised"]),
-        "root_version": documents.version_of(root.encode()) if root else None,
-        "models": sorted(documents.model_of(role) for role in described["roles"]),
-    }
+def _other_keys(keys: Any, error: Any) -> CliError:
+    return CliError(error.code, error.detail, f"the folder is {keys.folder}", error.remedy, Exit.CONFLICT)
 
 
 @group
@@ -176,14 +154,14 @@ def revoke(shell: Shell, name: str, yes: bool, folder: Path | None) -> None:
 
 
 def _change(shell: Shell, keys: Any, *, what: str, without: str | None, with_new: str | None) -> None:
-    from fleet.releases import pinning, rotation
+    from fleet.releases import founding, pinning, rotation
 
-    door = ReleaseDoor(shell.api.request)
+    door = ReleaseDoor(shell.api.send)
     described = door.trust()
     trust = _verified(keys, described, door)
     online = pinning.online_parts(described)
     body = rotation.changed(keys, trust, online, now=datetime.now(UTC), without=without, with_new=with_new)
-    document = _summary(keys, _give(keys, door, body))
+    document = founding.summary(keys, founding.give(keys, door, body))
     shell.emit({**document, "changed": True}, f"✔ {what}: root {document['root_version']}")
 
 
@@ -219,16 +197,16 @@ def create(shell: Shell, file: Path, without: str | None, with_new: str | None, 
 @keys_option
 def sign(shell: Shell, file: Path, upload: bool, folder: Path | None) -> None:
     """Add the signatures of this folder's root keys to a root file."""
-    from fleet.releases import pinning, root_file
+    from fleet.releases import founding, pinning, root_file
 
     keys = keystore(folder)
     document = root_file.sign(keys, file)
     if upload:
-        door = ReleaseDoor(shell.api.request)
+        door = ReleaseDoor(shell.api.send)
         described = door.trust()
         trust = _verified(keys, described, door)
         body = root_file.body(keys, file, trust, pinning.online_parts(described), now=datetime.now(UTC))
-        _give(keys, door, body)
+        founding.give(keys, door, body)
         document["uploaded"] = True
     shell.emit(document, f"{file}: root {document['version']}, {document['signatures']} signatures"
                f"{', uploaded' if upload else ''}")  # fmt: skip

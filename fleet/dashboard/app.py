@@ -16,10 +16,11 @@ from fastapi.staticfiles import StaticFiles
 
 from fleet.access.roles import Actor
 from fleet.api.context import actor_of, allow, manager_of, public
-from fleet.dashboard import drift_views, facts, live, page, reading, rollout_views, views
+from fleet.dashboard import drift_views, facts, live, page, reading, rollout_views, schedule_views, views
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.reading import rollout_view
 from fleet.store import rollouts as store
+from fleet.store import schedules
 from fleet.telemetry.figures import estimated
 from fleet.telemetry.performance import Limits
 
@@ -40,7 +41,7 @@ FLEET: Final = {
     "feed": "_feed.html",
     "devices": "_rows.html",
 }
-ROLLOUTS: Final = {"nav": "_nav.html", "rollouts": "_rollouts.html"}
+ROLLOUTS: Final = {"nav": "_nav.html", "rollouts": "_rollouts.html", "schedules": "_schedules.html"}
 ROLLOUT: Final = {
     "nav": "_nav.html",
     "ro-head": "_ro_head.html",
@@ -111,7 +112,11 @@ class Desk:
         async with self.manager.database.read() as tx:
             many = await reading.rollouts(tx)
             rows = rollout_views.listed(many, await store.tallies(tx, [one.id for one in many]), now)
-            return {"page": "rollouts", "rows": rows, "may": page.May.of(actor), **await self._frame(tx)}
+            later = schedule_views.listed(
+                await schedules.newest(tx, states=schedule_views.SHOWN, limit=50, before=None), now
+            )
+            frame = await self._frame(tx)
+            return {"page": "rollouts", "rows": rows, "later": later, "may": page.May.of(actor), **frame}
 
     async def rollout(self, actor: Actor, rollout: str, feature: str | None) -> Mapping[str, Any]:
         """The context of one Rollout page.

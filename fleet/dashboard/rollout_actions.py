@@ -8,9 +8,11 @@ from typing import Final
 
 from fleet.dashboard import drawing
 from fleet.rollouts.progress import CountsView, RolloutView
+from shared.messages import Phase
 
 _ACTIONS: Final = (
     # verb, word, symbol, tone, needs a dialog
+    ("approve", "Approve", "play", "pri", False),
     ("pause", "Pause", "pause", "", False),
     ("resume", "Resume", "play", "pri", False),
     ("promote", "Promote now", "arrow", "", True),
@@ -64,14 +66,7 @@ def _costs(verb: str, view: RolloutView) -> tuple[str, tuple[str, ...]]:
     many = drawing.many
     match verb:
         case "promote":
-            ahead = next((wave for wave in view.waves if wave.state == "waiting"), None)
-            gain = (
-                f"{ahead.name}: {many(ahead.total, 'more device')} get {view.version}" if ahead else "no wave is left"
-            )
-            return "Skip the rest of this wave's bake?", (
-                gain,
-                "the gates still hold: one that fails stops the rollout",
-            )
+            return _promotion(view)
         case "abort":
             keep = (f"{many(counts.committed, 'device')} keep {view.version}",) if counts.committed else ()
             return f"Stop {view.id} where it is?", (
@@ -91,6 +86,19 @@ def _costs(verb: str, view: RolloutView) -> tuple[str, tuple[str, ...]]:
             )
         case _:
             return "", ()
+
+
+def _promotion(view: RolloutView) -> tuple[str, tuple[str, ...]]:
+    """Of the bake, or of the shadow where devices are in it."""
+    gates = "the gates still hold: one that fails stops the rollout"
+    if looking := sum(one.state == Phase.SHADOWING for one in view.deployments):
+        devices = drawing.many(looking, "device")
+        return "End the shadow?", (f"{devices} for the swap now", "later waves compare nothing", gates)
+    ahead = next((wave for wave in view.waves if wave.state == "waiting"), None)
+    gain = "no wave is left"
+    if ahead is not None:
+        gain = f"{ahead.name}: {drawing.many(ahead.total, 'more device')} get {view.version}"
+    return "Skip the rest of this wave's bake?", (gain, gates)
 
 
 def _untouched(counts: CountsView) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 from fleet.dashboard import distribution, drawing, facts, series
 from fleet.dashboard.rollout_actions import Action, actions
 from fleet.dashboard.views import Line, lines
-from fleet.rollouts.engine import E_ROLLOUT_STOPPED
+from fleet.rollouts.actions import E_ROLLOUT_STOPPED
 from fleet.rollouts.progress import DeploymentView, GateView, RolloutView, WaveView
 from shared.messages import Phase
 
@@ -276,15 +276,18 @@ def _taken_back(one: DeploymentView) -> bool:
 def card(one: DeploymentView, now: datetime) -> Card:
     """A device with the phases that it reported; bytes only where it reported bytes."""
     tone = "ok" if one.state == Phase.COMMITTED else "crit" if _bad(one) else "warn" if _taken_back(one) else "off"
-    if one.state in STEPS[:-1] or one.state in (Phase.ANNOUNCED, "rolling-back"):
+    if one.state in STEPS[:-1] or one.state in (Phase.ANNOUNCED, Phase.SHADOWING, "rolling-back"):
         tone = "can"
     part, below = 0.0, ""
     if one.state == Phase.FETCHING and one.total_bytes and one.fetched_bytes is not None:
         part = min(1.0, one.fetched_bytes / one.total_bytes)
         below = drawing.part_of(one.fetched_bytes, one.total_bytes)
+    elif one.state == Phase.SHADOWING and one.shadow:
+        below = one.shadow
     elif one.state not in ("queued", Phase.COMMITTED):
         below = drawing.ago((now - one.since).total_seconds())
-    place = next((index for index, step in enumerate(STEPS) if one.state == step), -1)
+    at = Phase.SELF_TESTED if one.state == Phase.SHADOWING else one.state  # what it was found fit for
+    place = next((index for index, step in enumerate(STEPS) if at == step), -1)
     steps = tuple(
         (
             "d" if index < place or one.state == Phase.COMMITTED else "c" if index == place else "",

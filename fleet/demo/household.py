@@ -51,6 +51,7 @@ class Household:
     folder: Path
     port: int = 0
     settings: Mapping[str, Any] = field(default_factory=lambda: MANAGER_SETTINGS)
+    agent_settings: Mapping[str, Any] = field(default_factory=lambda: AGENT_SETTINGS)
     _running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     @property
@@ -78,7 +79,7 @@ class Household:
         home = self.agent_folder(device)
         home.mkdir(parents=True, exist_ok=True)
         config = home / "agent.yaml"
-        config.write_text(yaml.safe_dump({**AGENT_SETTINGS, "state_dir": str(home)}))
+        config.write_text(yaml.safe_dump({**self.agent_settings, "state_dir": str(home)}))
         enrol = ["enroll", manager, "--token", claim_token, "--id", device, "--state-dir", str(home)]
         self._start(f"{device}-enrol", ["-m", "agent", *enrol])
         self.wait(f"{device}-enrol", lambda: self._running[f"{device}-enrol"].poll() == 0 or None)

@@ -7,8 +7,10 @@ I/O: none.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fleet.devices.terms import AT_ONCE, Terms
 from shared.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -31,13 +33,23 @@ class NoOtherSlotError(RefusedError):
     default_remedy = "start a rollout of the version that you want: flotilla rollout start MODEL VERSION --target ID"
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a release is ordered, beside which one."""
+
+    rollout: str = BY_HAND
+    later: bool = False  # have it ready, and wait for another assignment of it before the swap
+    force: bool = False  # try it although it is known to be bad on the device
+    terms: Terms = AT_ONCE
+
+
 async def assign(
-    tx: AsyncSession, director: Director, device: Device, release: Release, *, rollout: str, now: datetime
+    tx: AsyncSession, director: Director, device: Device, release: Release, order: Order = Order(), *, now: datetime
 ) -> int:
     """The new assignment version of `device`, stored with its signed document."""
     version = device.assignment + 1
     device.assigned = director.assign(
-        device=device.id, box_key=device.box_key, release=release, rollout=rollout, version=version, now=now
+        device=device.id, box_key=device.box_key, release=release, order=order, version=version, now=now
     )
     device.assignment = version
     await tx.flush()

@@ -100,24 +100,35 @@ def check_proof(claim: Claim) -> None:
         raise ProofError("the proof is not a signature by sign_key over this enrolment") from None
 
 
-async def admit(tx: AsyncSession, claim: Claim, *, api_key_hash: str, now: datetime) -> Device:
+#: The digest of a claim without a token.
+NO_TOKEN: Final = token_digest("")
+
+
+async def admit(
+    tx: AsyncSession, claim: Claim, *, api_key_hash: str, now: datetime, need_invite: bool = True
+) -> Device:
     """The device, enrolled with a fresh API key. The same device with the same keys may come again.
+
+    Without `need_invite` a device may come without a claim token; it waits until somebody accepts it.
 
     Raises:
         ProofError, ClaimError, TakenError: it may not come in.
     """
     check_proof(claim)
-    invite = await devices.invite_of(tx, claim.token_hash, now)
-    if invite is None:
-        raise ClaimError("the claim token is unknown or expired")
+    invite = None
+    if need_invite or claim.token_digest != NO_TOKEN:
+        invite = await devices.invite_of(tx, claim.token_hash, now)
+        if invite is None:
+            missing = claim.token_digest == NO_TOKEN
+            raise ClaimError("no claim token was given" if missing else "the claim token is unknown or expired")
     known = await devices.get(tx, claim.device_id)
     if known is not None:
         return await _again(tx, known, claim, api_key_hash, now)
-    if not await devices.use_invite(tx, invite.id, now):
+    if invite is not None and not await devices.use_invite(tx, invite.id, now):
         raise ClaimError("the claim token was used as often as it may be")
     device = _new(claim, invite, api_key_hash, now)
     tx.add(device)
-    waits = "" if invite.auto_accept else " and waits to be accepted"
+    waits = "" if device.lifecycle == "active" else " and waits to be accepted"
     await _tell(tx, device, f"{device.id} enrolled{waits}", "device.enroll", invite, now)
     return device
 
@@ -132,14 +143,14 @@ async def _again(tx: AsyncSession, known: Device, claim: Claim, api_key_hash: st
     return known
 
 
-def _new(claim: Claim, invite: Invite, api_key_hash: str, now: datetime) -> Device:
+def _new(claim: Claim, invite: Invite | None, api_key_hash: str, now: datetime) -> Device:
     return Device(
         id=claim.device_id,
         name=claim.name or claim.device_id,
-        site=invite.site,
-        labels=dict(invite.labels),
+        site=invite.site if invite else "",
+        labels=dict(invite.labels) if invite else {},
         hardware=claim.hardware,
-        lifecycle="active" if invite.auto_accept else "pending",
+        lifecycle="active" if invite is not None and invite.auto_accept else "pending",
         sign_key=claim.sign_key,
         box_key=claim.box_key,
         api_key_hash=api_key_hash,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer._key import Key
     from tuf.api._payload import Role
 
+    from shared.delta.offer import Offer
     from shared.manifest import Manifest
     from shared.signing import NaClSigner
 
@@ -176,6 +177,7 @@ def with_release(
     signers: Sequence[NaClSigner],
     threshold: int | None,
     now: datetime,
+    deltas: Sequence[Offer] = (),
 ) -> tuple[bytes, bytes | None]:
     """The model role that also vouches for the manifest `data`; targets as well when the model is new.
 
@@ -185,7 +187,7 @@ def with_release(
         KeystoreError: too few of the keys are here.
     """
     name = role_of(manifest.model)
-    target = documents.release_target(manifest, data)
+    target = documents.release_target(manifest, data, deltas)
     if name in trust.roles:
         document = _copy(trust.roles[name])
         _advance(document, now)

@@ -53,6 +53,13 @@ class Depot:
         except FileNotFoundError:
             return None
 
+    def remove(self, name: str) -> bool:
+        """Delete the chunk called `name`; False if it was not here. A deletion that a power cut undoes is repeated."""
+        path = self.path(name)
+        found = path.is_file()
+        path.unlink(missing_ok=True)
+        return found
+
     def put(self, name: str, chunk: bytes) -> bool:
         """Keep `chunk` durably; False if it was here before.
 

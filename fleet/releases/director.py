@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from fleet.devices.assigning import Order
     from fleet.releases.online_keys import OnlineKeys
     from fleet.store import tables
 
@@ -39,7 +40,7 @@ class Director:
         device: str,
         box_key: bytes,
         release: tables.Release,
-        rollout: str,
+        order: Order,
         version: int,
         now: datetime,
     ) -> str:
@@ -54,8 +55,11 @@ class Director:
             "model": release.model,
             "version": release.version,
             "manifest": release.manifest_digest,
-            "rollout": rollout,
+            "rollout": order.rollout,
             "sealed_key": self._keys.reseal(release.escrow_key, box_key),
+            **({"activate": "later"} if order.later else {}),
+            **({"force": True} if order.force else {}),
+            **order.terms.custom(),
         }
         target = TargetFile(len(release.manifest), {"sha256": release.manifest_digest}, path, {"custom": custom})
         signed = Targets(

@@ -33,6 +33,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from fleet.releases.errors import MetadataError
 from shared import signing
+from shared.delta.offer import offers
 from shared.errors import BadInputError
 from shared.identifiers import release_path, sha256
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from shared.delta.offer import Offer
     from shared.manifest import Manifest
 
 signing.install()
@@ -164,16 +166,21 @@ def new_targets(keys: Iterable[Key], roles: Iterable[DelegatedRole], *, version:
     return Targets(version=version, expires=expiry(now, TARGETS_DAYS), targets={}, delegations=delegations)
 
 
-def release_target(manifest: Manifest, data: bytes) -> TargetFile:
-    """The entry that vouches for a release."""
-    custom = {"counter": manifest.counter, "minimum_counter": manifest.minimum_counter}
+def release_target(manifest: Manifest, data: bytes, deltas: Sequence[Offer] = ()) -> TargetFile:
+    """The entry that vouches for a release, and says what deltas lead to it."""
+    custom: dict[str, Any] = {"counter": manifest.counter, "minimum_counter": manifest.minimum_counter}
+    if deltas:
+        custom["deltas"] = [offer.model_dump() for offer in deltas]
     path = release_path(manifest.model, manifest.version)
     return TargetFile(len(data), {"sha256": sha256(data)}, path, {"custom": custom})
 
 
 def describes(target: TargetFile | None, manifest: Manifest, data: bytes) -> bool:
-    """True when the entry is exactly the one for these manifest bytes."""
-    return target is not None and target.to_dict() == release_target(manifest, data).to_dict()
+    """True when the entry is exactly the one for these manifest bytes; deltas may be offered beside."""
+    if target is None:
+        return False
+    known = offers(target.unrecognized_fields.get("custom"))
+    return bool(target.to_dict() == release_target(manifest, data, known).to_dict())
 
 
 def public_key(described: dict[str, Any]) -> Key:

@@ -2,7 +2,7 @@
 
     checked   one batch of the named output, or why it cannot be an embedding
     fitted    its principal axes, at most eight, and where their centre is
-    members   what the golden file of the release holds of them (ADR 23)
+    members   what the golden file of the release holds of them (ADR 22)
 
 The same rows give the same axes to the bit on one machine; nobody else computes them anew.
 

@@ -11,8 +11,10 @@ I/O: disk, chance.
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from nacl.exceptions import CryptoError
 from nacl.pwhash import argon2id
@@ -23,14 +25,19 @@ from shared.durable import make_folder, replace_file
 from shared.errors import BadInputError, RefusedError
 from shared.signing import NaClSigner
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 ROOT_KEYS: Final = 3
 ROOT_THRESHOLD: Final = 2
 NAME: Final = re.compile(r"(root|release)-[1-9][0-9]{0,3}")
 _SEED_BYTES: Final = 32
 _SEALED: Final = b"flotilla-key/1\n"  # then salt, then SecretBox
+
+
+def default_folder() -> Path:
+    """FLOTILLA_KEYS, or `~/.config/flotilla/keys` (below XDG_CONFIG_HOME where that is set)."""
+    if named := os.environ.get("FLOTILLA_KEYS"):
+        return Path(named)
+    home = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(home) if home else Path.home() / ".config") / "flotilla" / "keys"
 
 
 class KeystoreError(RefusedError):

@@ -10,17 +10,20 @@ from __future__ import annotations
 import base64
 import binascii
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fleet.releases import ceremony, pinning, reference_run
+from fleet.releases.delta import offering, snap_gate
+from fleet.releases.delta.snap_gate import Snapped
 from fleet.releases.documents import role_of
 from fleet.releases.errors import EmbeddingError, EscrowError, VersionExistsError
 from fleet.releases.packing import Label, Package, pack
 from fleet.releases.reading import read_model
-from fleet.releases.reference_data import read_reference
+from fleet.releases.reference_data import made_up, read_reference
 from fleet.releases.wording import described, readable
 from shared import signing
+from shared.delta.offer import MAX_OFFERS
 from shared.identifiers import checked, sha256
 
 if TYPE_CHECKING:
@@ -70,12 +73,19 @@ class Teller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is published: the files as they are."""
+    """What is published: the files as they are. Without `reference` drift cannot be seen.
+
+    `metrics` are what its makers measured, such as mAP50; those measured here on labels win.
+    """
 
     name: str
     onnx: bytes
-    reference: bytes
+    reference: bytes | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
     embedding: str | None = None  # the output whose projection is watched as well
+    deltas: bool = True  # from each of `bases`
+    snap: bool = False  # round the change since the first of `bases`
+    bases: Sequence[bytes] = ()  # model files that devices may hold, newest first: a delta is made from each
 
 
 def publish(
@@ -87,8 +97,9 @@ def publish(
     teller: Teller,
     now: datetime,
     threshold: int | None = None,
-) -> tuple[Mapping[str, Any], bool]:
-    """The published version as the manager describes it; False beside it when the same content was there before.
+) -> tuple[Mapping[str, Any], bool, bytes]:
+    """The published version as the manager describes it; False when the same content was there before; the model file
+    as it is published, which is another than the source's when it was snapped.
 
     Raises:
         FlotillaError: many leaves; each says what to do.
@@ -99,15 +110,25 @@ def publish(
     teller.say(f"✔ {described(facts, len(source.onnx))}")
     known = door.version(label.model, label.version)
     if known is not None:
-        return _known(known, source.onnx), False
+        return _known(known, source.onnx), False, source.onnx
     trust_described = door.trust()
     trust = pinning.verified(keystore, trust_described, door.root)
+    snapped = _snapped(source, facts, teller) if source.snap else Snapped(source.onnx, {}, {})
+    source = replace(source, onnx=snapped.onnx)
     measured = _measure(source, facts, teller)
+    measured = replace(measured, metrics={**measured.metrics, **snapped.metrics})
     package = _packed(source, label, facts, measured, counter=next_counter(trust, label.model), teller=teller, now=now)
+    made = _deltas(source, package, snapped, teller)
     role, targets = ceremony.with_release(
-        trust, package.manifest, package.data, signers=keystore.signers("targets"), threshold=threshold, now=now
+        trust,
+        package.manifest,
+        package.data,
+        signers=keystore.signers("targets"),
+        threshold=threshold,
+        now=now,
+        deltas=[each.offer for each in made],
     )
-    _upload(package, door, teller)
+    _upload(package, made, door, teller)
     body = {
         "manifest": package.data.decode(),
         "role": role.decode(),
@@ -115,7 +136,7 @@ def publish(
         "escrow_key": signing.seal(package.content_key, _escrow(trust_described)),
         "baseline": package.baseline.decode(),
     }
-    return door.submit(label.model, body), True
+    return door.submit(label.model, body), True, source.onnx
 
 
 def next_counter(trust: Trust, model: str) -> int:
@@ -135,8 +156,28 @@ def _known(known: Mapping[str, Any], onnx: bytes) -> Mapping[str, Any]:
     )
 
 
-def _measure(source: Source, facts: ModelFacts, teller: Teller) -> Measured:
+def _snapped(source: Source, facts: ModelFacts, teller: Teller) -> Snapped:
+    if not source.bases:
+        raise snap_gate.SnapError(
+            "no earlier release of this model is known on this machine to snap to",
+            remedy="name its file: --from OLD.onnx",
+        )
+    if source.reference is None:
+        raise snap_gate.SnapError(
+            "without reference data nobody could tell what rounding does to the answers",
+            remedy="give reference data, or publish without snap",
+        )
     inputs, labels = read_reference(source.reference, facts.inputs)
+    made = snap_gate.snapped(source.bases[0], source.onnx, inputs, labels, declared=facts.inputs, say=teller.say)
+    teller.say(f"✔ snapped: outputs {made.metrics['snap_distance']:.2e} of their size away from the file given")
+    return made
+
+
+def _measure(source: Source, facts: ModelFacts, teller: Teller) -> Measured:
+    if source.reference is None:
+        inputs, labels = made_up(facts.inputs, GOLDEN_ROWS), None
+    else:
+        inputs, labels = read_reference(source.reference, facts.inputs)
     rows = len(next(iter(inputs.values())))
     declared = sorted(tensor.name for tensor in facts.outputs)
     if source.embedding is not None and source.embedding not in declared:
@@ -149,6 +190,10 @@ def _measure(source: Source, facts: ModelFacts, teller: Teller) -> Measured:
         golden_rows=GOLDEN_ROWS,
         embedding=source.embedding,
     )
+    measured = replace(measured, metrics={**source.metrics, **measured.metrics})
+    if source.reference is None:
+        teller.say("! no reference data: devices check themselves on made-up inputs, and drift cannot be seen")
+        return replace(measured, features={})
     accuracy = f", accuracy {measured.accuracy:.1%}" if measured.accuracy is not None else ""
     teller.say(f"✔ ran on {rows} reference rows: {measured.latency_ms:.2f} ms each{accuracy}")
     if rows < FEW_ROWS:
@@ -179,14 +224,44 @@ def _packed(
         )
 
 
-def _upload(package: Package, door: Door, teller: Teller) -> None:
-    missing = door.missing(list(package.chunks))
-    with teller.progress("uploading", sum(len(package.chunks[name]) for name in missing)) as done:
+def _deltas(source: Source, package: Package, snapped: Snapped, teller: Teller) -> list[offering.Made]:
+    """One delta from each base that is worth it."""
+    full = package.manifest.artifacts["model"].sealed_bytes
+    if not source.deltas:
+        return []
+    bases = list({sha256(base): base for base in source.bases if base != source.onnx}.values())[:MAX_OFFERS]
+    found = []
+    for base in bases:
+        with teller.progress("making a delta", len(source.onnx)) as done:
+            made = offering.make(
+                base,
+                source.onnx,
+                content_key=package.content_key,
+                full_bytes=full,
+                progress=done,
+                grids=snapped.grids if base is source.bases[0] else {},
+            )
+        name = f"sha256:{sha256(base)[:8]}"
+        if made is None:
+            teller.say(f"✔ no delta from {name}: the full file is as small")
+        else:
+            size = made.offer.wire_bytes
+            teller.say(f"✔ delta from {name}: {readable(size)} instead of {readable(full)} ({size / full:.1%})")
+            found.append(made)
+    return found
+
+
+def _upload(package: Package, made: Sequence[offering.Made], door: Door, teller: Teller) -> None:
+    chunks = dict(package.chunks)
+    for each in made:
+        chunks |= each.chunks
+    missing = door.missing(list(chunks))
+    with teller.progress("uploading", sum(len(chunks[name]) for name in missing)) as done:
         for name in missing:
-            door.upload(name, package.chunks[name])
-            done(len(package.chunks[name]))
-    size = readable(sum(map(len, package.chunks.values())))
-    teller.say(f"✔ {len(package.chunks)} chunks, {size} sealed, {len(missing)} uploaded")
+            door.upload(name, chunks[name])
+            done(len(chunks[name]))
+    size = readable(sum(map(len, chunks.values())))
+    teller.say(f"✔ {len(chunks)} chunks, {size} sealed, {len(missing)} uploaded")
 
 
 def _escrow(trust_described: Mapping[str, Any]) -> bytes:

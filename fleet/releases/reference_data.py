@@ -62,6 +62,28 @@ def read_reference(data: bytes, inputs: Sequence[Tensor]) -> tuple[Mapping[str, 
     return found, labels
 
 
+def made_up(inputs: Sequence[Tensor], rows: int) -> Mapping[str, NDArray[Any]]:
+    """Rows for a self-test where there is no reference data: always the same, floats in [0, 1), integers 0 or 1.
+
+    Raises:
+        ReferenceDataError: a model whose rows have free dimensions: what fits is not known.
+    """
+    generator = np.random.default_rng(0)
+    found: dict[str, NDArray[Any]] = {}
+    for tensor in inputs:
+        if tensor.datatype not in _DTYPES or not tensor.shape or any(size < 1 for size in tensor.shape[1:]):
+            raise ReferenceDataError(
+                f"input {tensor.name!r} takes rows of no fixed shape, so none can be made up",
+                remedy="give reference data: an .npz with one array of typical rows per input",
+            )
+        wanted = np.dtype(_DTYPES[tensor.datatype])
+        count = tensor.shape[0] if tensor.shape[0] > 0 else rows
+        shape = (max(count, 1), *tensor.shape[1:])
+        values = generator.random(shape) if wanted.kind == "f" else generator.integers(0, 2, shape)
+        found[tensor.name] = values.astype(wanted)
+    return found
+
+
 def _arrays(data: bytes) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:

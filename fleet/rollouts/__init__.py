@@ -2,7 +2,10 @@
 
     request ──► plan ──► waves                       (who comes when: stable, stratified)
                   │
-    reports, windows, drift ──► reading ──► gate     (does it harm? pass, wait, fail)
+    reports, windows, drift ──► reading ──► gate     (does it harm? pass, wait, fail; verdicts are kept)
+      │                            ▲
+      └► gate_driver: gathering ──►│                 (trials: what came, against what is usual and the others)
+         hook_driver: a webhook ──►┘
                                               │
                                            engine    (rollout, evidence, now) ──► rollout, actions
                                               │
@@ -10,5 +13,7 @@
                                               │
                           Director.assign ──► device ──► reports (fleet.telemetry.ingest) ──► reading …
 
-Reading order: states, waves, gate, engine, saved, reading, progress, plan, changing, driver.
+Reading order: states, waves, actions, counting, habits, trials, shadowing, numbers, gate, comparing, pacing, winding,
+engine, saved, roster, histories, gathering, gate_driver, hooks, hook_driver, verdicts, reading, progress, targeting,
+plan, forecast, changing, driver.
 """

@@ -3,27 +3,40 @@
 I/O: none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.alerts import desk
-from fleet.rollouts import engine, reading, saved
+from fleet.rollouts import engine, reading, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
-from fleet.rollouts.states import QUEUED, Evidence, Rollout, State
-from fleet.store import events, tables
+from fleet.rollouts.roster import Roster
+from fleet.rollouts.states import QUEUED, Effect, Evidence, Rollout, State
+from fleet.store import bad_pairs, events, tables
 from fleet.store import rollouts as store
+from shared.messages import Phase
 
 Change = Callable[[Rollout, Evidence, datetime], engine.Step]
 
 
-async def loaded(tx: AsyncSession, row: tables.Rollout) -> tuple[Rollout, Evidence]:
+async def loaded(
+    tx: AsyncSession, row: tables.Rollout, now: datetime, roster: Roster | None = None
+) -> tuple[Rollout, Evidence]:
     """What the engine needs, from the rows of this transaction."""
-    return saved.from_json(row.body), await reading.evidence(tx, row)
+    rollout = saved.from_json(row.body)
+    return rollout, await reading.evidence(tx, row, now, roster)
 
 
-async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetime, *, alarm: bool = False) -> Rollout:
+async def change(
+    tx: AsyncSession,
+    rollout_id: str,
+    decide: Change,
+    now: datetime,
+    *,
+    alarm: bool = False,
+    roster: Roster | None = None,
+) -> Rollout:
     """Load, decide, save the rollout with what it owes. The caller's transaction makes it one.
 
     With `alarm`, a rollout that stops opens an alert; a person who stops one knows it already.
@@ -35,14 +48,21 @@ async def change(tx: AsyncSession, rollout_id: str, decide: Change, now: datetim
     row = await store.get(tx, rollout_id)
     if row is None:
         raise RolloutNotFoundError(f"there is no rollout {rollout_id!r}")
-    before, evidence = await loaded(tx, row)
+    before, evidence = await loaded(tx, row, now, roster)
     step = decide(before, evidence, now)
+    if alarm:
+        await verdicts.keep(tx, before, engine.judged(before, evidence), now)
     if step == engine.Step(before):
         return before
     row.body, row.state, row.reason = saved.to_json(step.rollout), step.rollout.state.value, step.rollout.reason
     row.updated_at = now
     for action in step.actions:
         await _owe(tx, step.rollout, action, now)
+    for proven in step.condemned:
+        await bad_pairs.add(tx, step.rollout, proven, now)
+    if step.rollout.state is State.COMPLETED and before.state is not State.COMPLETED:
+        stays = {member.hardware for member in evidence.members if member.forward == Phase.COMMITTED}
+        await bad_pairs.forgive(tx, step.rollout, stays)
     for note in step.notes:
         await events.add(
             tx, kind="rollout", level=note.level, subject=rollout_id, rollout_id=rollout_id, text=note.text, now=now
@@ -60,9 +80,13 @@ async def _owe(tx: AsyncSession, rollout: Rollout, action: engine.Action, now: d
     debt = tables.OwedAction(rollout_id=rollout.id, device_id=action.device, model=rollout.model, owed_at=now)
     row.since = now
     match action:
-        case engine.Announce():
-            row.told_at = now
-            debt.kind, debt.version = "announce", rollout.version
+        case engine.Announce(stage=stage):
+            row.told_at, row.switched_at = now, None if stage else now
+            debt.kind, debt.version = "stage" if stage else "announce", rollout.version
+            tx.add(debt)
+        case engine.Switch():
+            row.switched_at = now
+            debt.kind, debt.version = "switch", rollout.version
             tx.add(debt)
         case engine.Recall(version=version):
             row.outcome, row.outcome_reason, row.outcome_detail = row.state, row.reason, row.detail
@@ -91,9 +115,19 @@ async def _alarm(tx: AsyncSession, rollout: Rollout, now: datetime) -> None:
     )
 
 
-def aborting(reason: str, *, back: bool) -> Change:
-    """For `change`: a person stops the rollout."""
-    return lambda rollout, evidence, now: engine.abort(rollout, evidence, now, reason=reason, back=back)
+def aborting(reason: str, effects: Sequence[Effect] | None) -> Change:
+    """For `change`: a person stops the rollout; None: with the effects that it was started with."""
+
+    def decide(rollout: Rollout, evidence: Evidence, now: datetime) -> engine.Step:
+        chosen = rollout.policy if effects is None else effects
+        return engine.abort(rollout, evidence, now, reason=reason, effects=chosen)
+
+    return decide
+
+
+def approving(by: str) -> Change:
+    """For `change`."""
+    return lambda rollout, _evidence, now: engine.approve(rollout, now, by)
 
 
 def pausing(by: str) -> Change:
@@ -108,4 +142,4 @@ def resuming(by: str) -> Change:
 
 def promoting(by: str) -> Change:
     """For `change`."""
-    return lambda rollout, _evidence, _now: engine.promote(rollout, by)
+    return lambda rollout, evidence, _now: engine.promote(rollout, by, evidence.members)

@@ -8,6 +8,7 @@ I/O: tasks.
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,9 +17,12 @@ from fleet.devices import assigning
 from fleet.devices.announcer import Announcer
 from fleet.hub import Hub
 from fleet.releases.director import Director
-from fleet.rollouts import engine
+from fleet.rollouts import engine, saved, targeting, verdicts
 from fleet.rollouts.changing import change, loaded
+from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED
+from fleet.schedules import turns
+from fleet.settings import FleetSettings
 from fleet.store import rollouts as store
 from fleet.store import tables
 from fleet.store.database import Database
@@ -32,11 +36,15 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 1.0
 #: With news, never more often than this.
 REST_SECONDS: Final = 0.1
+#: Devices that came into a target are looked for this often.
+JOIN_SECONDS: Final = 10.0
 
 
 class Parts(Protocol):
     """What the driver needs of `fleet.daemon.Manager`."""
 
+    @property
+    def settings(self) -> FleetSettings: ...
     @property
     def database(self) -> Database: ...
     @property
@@ -50,20 +58,24 @@ class Parts(Protocol):
 
 
 class RolloutDriver:
-    """Moves every rollout on. One per manager."""
+    """Moves every rollout on. One per manager. `checkpoint` hears the name of each thing done, for tests that kill."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, parts: Parts, *, checkpoint: Callable[[str], None] = lambda _: None) -> None:
+        self._parts, self._checkpoint = parts, checkpoint
+        self._joined_at: float | None = None
+        self._roster = Roster()
 
     async def run(self) -> None:
         """Until cancelled: look whenever something was committed, and once a second."""
         seen = -1
         while True:
+            began = self._parts.clock.monotonic()
             try:
                 await self.advance()
             except FlotillaError as error:
                 logger.warning("rollouts stand still error=%s detail=%s", error.code, error.detail)
-            await asyncio.sleep(REST_SECONDS)
+            took = self._parts.clock.monotonic() - began
+            await asyncio.sleep(max(REST_SECONDS, took))  # a large fleet leaves half of the time to others
             seen = await self._parts.hub.wait(seen, IDLE_SECONDS)
 
     async def advance(self) -> None:
@@ -71,9 +83,24 @@ class RolloutDriver:
         await self.perform()
         async with self._parts.database.read() as tx:
             ids = [row.id for row in await store.active(tx)]
+        self._roster.keep(ids)
+        await self._join(ids)
         for rollout_id in ids:
             await self._step(rollout_id)
         await self.perform()
+
+    async def _join(self, rollout_ids: Sequence[str]) -> None:
+        moment = self._parts.clock.monotonic()
+        if self._joined_at is not None and moment - self._joined_at < JOIN_SECONDS:
+            return
+        self._joined_at = moment
+        for rollout_id in rollout_ids:
+            async with self._parts.database.read() as tx:
+                if not (await targeting.newcomers(tx, rollout_id))[1]:
+                    continue
+            async with self._parts.database.write() as tx:
+                await targeting.join(tx, rollout_id, self._parts.clock.now())
+            self._checkpoint("joined")
 
     async def _step(self, rollout_id: str) -> None:
         now = self._parts.clock.now()
@@ -81,11 +108,13 @@ class RolloutDriver:
             row = await store.get(tx, rollout_id)
             if row is None:
                 return
-            rollout, evidence = await loaded(tx, row)
-            if engine.step(rollout, evidence, now) == engine.Step(rollout):
+            rollout, evidence = await loaded(tx, row, now, self._roster)
+            nothing = engine.step(rollout, evidence, now) == engine.Step(rollout)
+            if nothing and await verdicts.pending(tx, rollout, engine.judged(rollout, evidence), now) is None:
                 return
         async with self._parts.database.write() as tx:  # again, on what is true while we hold the pen
-            await change(tx, rollout_id, engine.step, now, alarm=True)
+            await change(tx, rollout_id, engine.step, now, alarm=True, roster=self._roster)
+        self._checkpoint("saved")
         self._parts.hub.wake()
 
     async def perform(self) -> None:
@@ -94,8 +123,11 @@ class RolloutDriver:
             async with self._parts.database.write() as tx:
                 debts = await store.owed(tx, limit=50)
                 told = [debt.device_id for debt in debts if await self._pay(tx, debt)]
+                self._checkpoint("paying")
+            self._checkpoint("paid")
             for device in dict.fromkeys(told):
                 await self._announce(device)
+                self._checkpoint("announced")
             self._parts.hub.wake()
 
     async def _in_debt(self) -> bool:
@@ -111,22 +143,33 @@ class RolloutDriver:
         release = await tx.get(tables.Release, (debt.model, debt.version))
         if device is None or deployment is None or release is None or device.lifecycle != "active":
             return False
-        if debt.kind == "announce" and deployment.recalled_at is not None:
+        if debt.kind != "recall" and deployment.recalled_at is not None:
             return False
-        if debt.kind == "announce":
+        if debt.kind in ("announce", "stage"):
             serving = device.serving.get(debt.model)
             deployment.previous = serving if serving != debt.version else deployment.previous
+        order = assigning.Order(
+            debt.rollout_id,
+            later=debt.kind == "stage",
+            force=await self._forced(tx, debt),
+            terms=await turns.terms(tx, debt, device, self._parts.settings.versioning.max_versions_per_device),
+        )
         try:
-            version = await assigning.assign(
-                tx, self._parts.director, device, release, rollout=debt.rollout_id, now=now
-            )
+            version = await assigning.assign(tx, self._parts.director, device, release, order, now=now)
         except RefusedError as error:  # no second try can succeed; the other rollouts must not wait for this one
             deployment.state, deployment.since = str(Phase.FAILED), now
             deployment.reason, deployment.detail = error.code, error.detail
             return False
-        deployment.assignment, deployment.state, deployment.since = version, QUEUED, now
-        deployment.reason = deployment.detail = deployment.fetched_bytes = deployment.total_bytes = None
+        deployment.assignment = version
+        deployment.reason = deployment.detail = None
+        if debt.kind != "switch":  # that one goes on where it is
+            deployment.state, deployment.since = QUEUED, now
+            deployment.fetched_bytes = deployment.total_bytes = None
         return True
+
+    async def _forced(self, tx: AsyncSession, debt: tables.OwedAction) -> bool:
+        row = await store.get(tx, debt.rollout_id)
+        return debt.kind != "recall" and row is not None and saved.from_json(row.body).force
 
     async def _announce(self, device: str) -> None:
         try:

@@ -3,8 +3,10 @@
 I/O: none.
 """
 
+from typing import ClassVar
+
 from fleet.api.problems import ConflictError, NotFoundError
-from shared.errors import BadInputError
+from shared.errors import BadInputError, RefusedError
 
 
 class RolloutNotFoundError(NotFoundError):
@@ -35,6 +37,10 @@ class NoDevicesError(BadInputError):
     default_remedy = "flotilla device list"
 
 
+class AlreadyThereError(NoDevicesError):
+    """Every device of the target serves the version."""
+
+
 class OverlapError(ConflictError):
     """Another rollout is still at work on some of these devices."""
 
@@ -52,3 +58,25 @@ class RolloutStateError(ConflictError):
     """What is asked does not fit the state of the rollout."""
 
     code = "E_ROLLOUT_STATE"
+
+
+class OwnApprovalError(RefusedError):
+    """Who started a rollout cannot approve it."""
+
+    code = "E_OWN_APPROVAL"
+    status: ClassVar[int] = 403
+    default_remedy = "ask another person with the role approver or admin"
+
+
+class ProvenBadError(ConflictError):
+    """The release failed on this hardware class before."""
+
+    code = "E_PROVEN_BAD"
+    default_remedy = "publish a version that is mended, or take it there all the same: --force"
+
+
+class HookError(BadInputError):
+    """The webhook that a rollout names cannot be asked as the manager is set up."""
+
+    code = "E_GATE_WEBHOOK"
+    default_remedy = "name a channel of kind webhook from fleet.yaml, or set gates.secret_file"

@@ -8,7 +8,7 @@ I/O: none.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from fleet.rollouts.gate import Check
 from fleet.rollouts.states import (
@@ -24,6 +24,10 @@ from fleet.rollouts.states import (
     State,
 )
 from shared.messages import Phase
+from shared.shadow import in_words
+
+#: Checks whose limit is the least that must be reached.
+_LEAST: Final = frozenset({"success", "golden agreement", "accuracy", "shadow agreement"})
 
 WaveState = Literal["done", "running", "baking", "paused", "waiting", "failed", "stopped"]
 
@@ -58,6 +62,8 @@ class DeploymentView:
     online: bool
     fetched_bytes: int | None
     total_bytes: int | None
+    waits_for: str | None = None  # why it was not told yet, or does not switch yet
+    shadow: str = ""  # what it compared of the release and the version before, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,9 @@ class GateView:
     history: tuple[float, ...]
     low: float
     high: float
+    e_value: float | None = None  # of comparisons: evidence of harm, which stops the rollout at `e_limit`
+    e_limit: float | None = None
+    p: float | None = None  # 1 / e_value; holds however often one looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,12 @@ class RolloutView:
     deployments: tuple[DeploymentView, ...]
     gates: tuple[GateView, ...]
     timeline: tuple[TimelineEntry, ...]
-    actions: tuple[str, ...]  # what may be asked now: pause, resume, promote, abort, rollback
+    actions: tuple[str, ...]  # what may be asked now: approve, pause, resume, promote, abort, rollback
+    on_failure: tuple[str, ...] = ()  # what a stop does when nobody says otherwise
+    ending: tuple[str, ...] = ()  # what the stop that was decided does
+    priority: str = "normal"
+    approved_by: tuple[str, ...] = ()
+    window: str | None = None  # when devices swap; None: at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +151,7 @@ class Facts:
     evidence: Evidence
     checks: Sequence[Check]
     histories: Mapping[str, tuple[float, ...]]  # check name -> values over time
-    sites: Mapping[str, str]
+    waits: Mapping[str, str]  # device -> what it waits for
     timeline: Sequence[TimelineEntry]
     created_by: str
     created_at: datetime
@@ -166,12 +180,17 @@ def view(facts: Facts) -> RolloutView:
         bake_seconds=rollout.bake_seconds,
         bake_left_seconds=None if left is None else left.total_seconds(),
         auto_rollback=rollout.auto_rollback,
+        on_failure=tuple(rollout.policy),
+        ending=tuple(rollout.ending),
+        priority=rollout.priority,
+        approved_by=rollout.approved_by,
         counts=counts(members),
         waves=waves(rollout, members, facts.now),
-        deployments=tuple(_deployment(member, facts.sites.get(member.device, "")) for member in ended),
+        deployments=tuple(_deployment(member, facts.waits.get(member.device)) for member in ended),
         gates=tuple(gate(check, facts.histories.get(check.name, ())) for check in facts.checks),
         timeline=tuple(facts.timeline),
         actions=actions(rollout),
+        window=None if rollout.window is None else rollout.window.text(),
     )
 
 
@@ -179,6 +198,7 @@ def actions(rollout: Rollout) -> tuple[str, ...]:
     """What a person may ask of the rollout now."""
     moves = MOVES[rollout.state]
     possible = {
+        "approve": Event.APPROVE in moves,
         "pause": Event.PAUSE in moves,
         "resume": Event.RESUME in moves,
         "promote": rollout.state is State.RUNNING and not rollout.promoted,
@@ -225,6 +245,9 @@ def _kind(member: Member) -> str:
     return "failed" if member.ended else "queued" if member.state == QUEUED else "running"
 
 
+_GOING: Final = frozenset({State.RUNNING, State.PAUSED, State.AWAITING_APPROVAL})
+
+
 def waves(rollout: Rollout, members: Sequence[Member], now: datetime) -> tuple[WaveView, ...]:
     """Every wave with its progress."""
     found = []
@@ -240,10 +263,12 @@ def waves(rollout: Rollout, members: Sequence[Member], now: datetime) -> tuple[W
 
 def _wave_state(rollout: Rollout, index: int, failed: int) -> WaveState:
     if index > rollout.wave:
-        return "waiting" if rollout.state in (State.RUNNING, State.PAUSED) else "stopped"
-    if rollout.state is State.COMPLETED or (index < rollout.wave and rollout.state in (State.RUNNING, State.PAUSED)):
+        return "waiting" if rollout.state in _GOING else "stopped"
+    if rollout.state is State.COMPLETED or (index < rollout.wave and rollout.state in _GOING):
         return "done"
     match rollout.state:
+        case State.AWAITING_APPROVAL:
+            return "done"
         case State.RUNNING:
             return "running" if rollout.baking_since is None else "baking"
         case State.PAUSED:
@@ -273,11 +298,11 @@ def _sub(rollout: Rollout, state: WaveState, healthy: str, failed: int, now: dat
             return "not started" if healthy.startswith("0/") else healthy
 
 
-def _deployment(member: Member, site: str) -> DeploymentView:
+def _deployment(member: Member, waits_for: str | None) -> DeploymentView:
     state, reason, detail = shown(member)
     return DeploymentView(
         device=member.device,
-        site=site,
+        site=member.site,
         wave=member.wave + 1,
         state=state,
         reason=reason,
@@ -288,13 +313,15 @@ def _deployment(member: Member, site: str) -> DeploymentView:
         online=member.online,
         fetched_bytes=member.fetched_bytes,
         total_bytes=member.total_bytes,
+        waits_for=waits_for,
+        shadow="" if member.shadow is None else in_words(member.shadow),
     )
 
 
 def gate(check: Check, history: tuple[float, ...]) -> GateView:
     """One condition in words."""
     drawn = [*history, *(number for number in (check.value, check.limit) if number is not None)]
-    sign = "≥" if check.name == "success" else "≤"
+    sign = "≥" if check.name in _LEAST else "≤"
     return GateView(
         name=check.name,
         result=check.result.value,
@@ -308,6 +335,9 @@ def gate(check: Check, history: tuple[float, ...]) -> GateView:
         history=history,
         low=0.0,
         high=max(drawn, default=1.0) * 1.1 or 1.0,
+        e_value=check.e_value,
+        e_limit=check.e_limit,
+        p=check.p,
     )
 
 
@@ -322,6 +352,8 @@ def amount(value: float | None, unit: str) -> str:
             return f"{value:.1f}".removesuffix(".0") + " ms"
         case "psi":
             return f"{value:.2f}"
+        case "times":
+            return f"{value:.2f} x"
         case _:
             return f"{value:g}"
 

@@ -10,12 +10,17 @@ from enum import StrEnum
 from typing import Final, Literal, Self
 
 from fleet.rollouts.errors import RolloutStateError
-from shared.messages import Phase
+from fleet.rollouts.trials import Trials
+from fleet.schedules.precedence import E_PREEMPTED, Priority
+from fleet.schedules.timing import Timetable
+from shared.messages import Phase, ShadowFigures
+from shared.shadow import Terms
 
 
 class State(StrEnum):
     """Where a rollout stands; the words of API and dashboard."""
 
+    AWAITING_APPROVAL = "awaiting-approval"  # nothing is announced until a person approves
     RUNNING = "running"
     PAUSED = "paused"  # nothing new is announced; devices that were told go on
     COMPLETED = "completed"
@@ -29,6 +34,8 @@ class State(StrEnum):
 class Event(StrEnum):
     """What may happen to a rollout."""
 
+    ASK = "ask"  # the next wave needs a person
+    APPROVE = "approve"
     PAUSE = "pause"
     RESUME = "resume"
     FINISH = "finish"
@@ -39,7 +46,13 @@ class Event(StrEnum):
 
 
 MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.AWAITING_APPROVAL: {
+        Event.APPROVE: State.RUNNING,
+        Event.STOP: State.ABORTING,
+        Event.RECALL: State.ROLLING_BACK,
+    },
     State.RUNNING: {
+        Event.ASK: State.AWAITING_APPROVAL,
         Event.PAUSE: State.PAUSED,
         Event.FINISH: State.COMPLETED,
         Event.STOP: State.ABORTING,
@@ -60,6 +73,7 @@ TERMINAL: Final = frozenset({State.COMPLETED, State.ABORTED, State.ROLLED_BACK, 
 
 #: What people call the events that they cause.
 VERBS: Final[Mapping[Event, str]] = {
+    Event.APPROVE: "approve",
     Event.PAUSE: "pause",
     Event.RESUME: "resume",
     Event.FINISH: "promote",
@@ -110,6 +124,18 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """Somebody outside who is asked about each wave: at `url`, or where the channel of this name posts."""
+
+    url: str | None = None
+    channel: str | None = None
+    timeout_seconds: float = 10.0
+    every_seconds: float = 60.0
+    give_up_seconds: float = 3600.0  # of a wave without a pass; then as `on_limit` says
+    on_limit: Literal["wait", "fail"] = "wait"
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The guard rails of one rollout."""
 
@@ -123,6 +149,56 @@ class Limits:
     silence_seconds: float = 300.0
     max_silent_ratio: float = 0.5  # of the devices that have the release
     require_evidence: bool = False  # hold a wave until every gate could be judged
+    min_shadow_agreement: float | None = None  # proven with 95 % confidence before the next wave; None: not required
+    max_degradation: float = 0.1  # as many more errors, crashes, wrong answers than the control has are tolerated
+    false_abort_level: float = 0.01  # chance that one comparison ever stops a rollout that does no harm
+    max_accuracy_loss: float = 0.05  # against the reference data, as a difference of ratios, for certain
+    min_labelled: int = 100  # below it, accuracy is not judged
+    min_golden_ratio: float = 0.9  # of devices whose self-test gives the golden outputs
+    webhook: Hook | None = None
+
+
+class Effect(StrEnum):
+    """What a stop does, from the mildest on. Each is named by the operator, or follows from the rollout's policy."""
+
+    STOP_NEW = "stop-new"  # nobody else is told: part of every stop
+    CANCEL_QUEUED = "cancel-queued"  # told, and not begun: called back
+    INTERRUPT = "interrupt"  # under way, or staged: called back
+    ROLL_BACK = "roll-back"  # who has the release goes back to the version before
+
+
+#: The stop that leaves nothing of the release.
+ALL_BACK: Final = tuple(Effect)
+
+Strategy = Literal["canary", "rolling", "blue-green", "all-at-once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """At most `per_minute` devices are told a minute at first; `factor` times as many after each `every` successes."""
+
+    per_minute: float
+    factor: float = 2.0
+    every: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SiteBudget:
+    """What the rollouts may draw over the line of one site; None: as much as there is."""
+
+    in_flight_bytes: int | None = None
+    hourly_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who is meant, as it was asked: who fits later joins. All of it must hold."""
+
+    ids: tuple[str, ...] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    site: str | None = None
+    filter: str = ""
+    channel: str | None = None  # who follows this alias of the model, and serves the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +208,7 @@ class Rollout:
     id: str
     model: str
     version: str
-    strategy: Literal["canary", "rolling"]
+    strategy: Strategy
     waves: tuple[Wave, ...]
     since: datetime  # when `state` began
     state: State = State.RUNNING
@@ -145,6 +221,37 @@ class Rollout:
     max_in_flight: int = 5
     auto_rollback: bool = True
     limits: Limits = field(default_factory=Limits)
+    author: str = ""
+    target: Target | None = None  # None: begun before targets were kept; nobody joins
+    window: Timetable | None = None  # devices swap inside it only; None: at once
+    priority: Priority = "normal"
+    force: bool = False  # also where the release is proven bad
+    bytes_each: int = 0  # of one device, at most
+    ramp: Ramp | None = None
+    site_budget: SiteBudget = SiteBudget()
+    needs_approval: bool = False  # of another person than the author, before anything is announced
+    manual: bool = False  # a person approves each wave after the first
+    cleared: int = 0  # newest wave that may be released
+    approved_by: tuple[str, ...] = ()
+    stage_ratio: float = 1.0  # blue-green: the share that must have it staged before the switch
+    switched_at: datetime | None = None  # blue-green: when the one switch was decided
+    on_failure: tuple[Effect, ...] | None = None  # None: as `auto_rollback` says
+    ending: tuple[Effect, ...] = ()  # what the stop that was decided does
+    recalls_per_minute: float = 1000.0
+
+    @property
+    def policy(self) -> tuple[Effect, ...]:
+        """What a stop does when nobody says otherwise."""
+        if self.on_failure is not None:
+            return self.on_failure
+        return ALL_BACK if self.auto_rollback else (Effect.STOP_NEW,)
+
+    @property
+    def stages_first(self) -> bool:
+        """Devices that are told now only stage the release."""
+        return self.strategy == "blue-green" and self.switched_at is None
+
+    shadow: Terms | None = None  # devices compare the release with what serves before they swap
 
     @property
     def in_last_wave(self) -> bool:
@@ -177,11 +284,14 @@ class Member:
     device: str
     wave: int  # from 0
     since: datetime  # when `state` began
+    site: str = ""
+    hardware: str = ""
     state: str = QUEUED
     reason: str | None = None
     detail: str | None = None
     previous: str | None = None
     told_at: datetime | None = None
+    switched_at: datetime | None = None  # when it was decided that it swaps: with the announcement, or later
     recalled_at: datetime | None = None
     outcome: str | None = None  # how the way forward stood when it was recalled
     outcome_reason: str | None = None
@@ -193,6 +303,14 @@ class Member:
     active: bool = True  # not revoked
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    shadow: ShadowFigures | None = None
+    held: str | None = None  # why it is not told yet; None: it may be
+    closed: timedelta = timedelta(0)  # of the time since it was told, when its window let it do nothing
+
+    @property
+    def preempted(self) -> bool:
+        """A rollout of higher priority took it before its turn came."""
+        return not self.touched and self.reason == E_PREEMPTED
 
     @property
     def forward(self) -> str:
@@ -208,6 +326,11 @@ class Member:
     def touched(self) -> bool:
         """It was told, so that it may have the release, or get it."""
         return self.told_at is not None
+
+    @property
+    def staged(self) -> bool:
+        """In a blue-green rollout: it has the release in the idle slot, tested, and waits to be told to switch."""
+        return self.recalled_at is None and self.switched_at is None and self.state == Phase.SELF_TESTED
 
     @property
     def back(self) -> bool:
@@ -228,6 +351,8 @@ class Vitals:
     failed: int = 0
     p95_ms: float | None = None
     restarts: int = 0  # most on one device
+    labelled: int = 0
+    correct: int = 0
 
     @property
     def error_ratio(self) -> float | None:
@@ -245,6 +370,24 @@ class DriftSign:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteLoad:
+    """What rollouts draw over the line of one site."""
+
+    in_flight_bytes: int = 0
+    hourly_bytes: int = 0  # announced within the last hour
+
+
+@dataclass(frozen=True, slots=True)
+class HookAnswer:
+    """What the webhook last said of a wave, or why it could not be asked."""
+
+    wave: int
+    result: Literal["pass", "wait", "fail"]
+    reason: str
+    since: datetime  # when this wave was first asked about without a pass since
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that is known of a rollout at one instant."""
 
@@ -252,6 +395,13 @@ class Evidence:
     candidate: Vitals = Vitals()
     control: Vitals = Vitals()  # the version before, at the same time, on devices not yet reached
     drift: DriftSign | None = None
+    elsewhere: int = 0  # online devices that other rollouts have at work
+    sites: Mapping[str, SiteLoad] = field(default_factory=dict)  # what other rollouts draw
+    crashing: frozenset[str] = frozenset()  # devices on which workers of the release died twice or more
+    trials: Trials = field(default_factory=Trials)
+    usual_failures: float | None = None  # share of devices that ended badly in rollouts before; None: too few to tell
+    accuracy: float | None = None  # of the release on its reference data
+    hook: HookAnswer | None = None
 
     def released(self, wave: int) -> tuple[Member, ...]:
         """The members of the waves up to `wave`."""

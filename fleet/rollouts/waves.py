@@ -6,6 +6,7 @@ I/O: none.
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -16,37 +17,75 @@ MAX_WAVES: Final = 1000
 _FORM: Final = re.compile(r"^\s*([0-9]{1,6})(?:\.([0-9]{1,3}))?\s*(%?)\s*$")
 
 
-def order(seed: str, devices: Mapping[str, str]) -> tuple[str, ...]:
+#: So many of each hardware class are in a canary, where they exist; never more than half of a class of several.
+LEAST_OF_EACH: Final = 3
+
+
+def first_of(members: int) -> int:
+    """How many devices of a class of so many belong into the canary."""
+    return min(LEAST_OF_EACH, max(1, members // 2))
+
+
+def least(devices: Mapping[str, str]) -> int:
+    """Size of the smallest canary that speaks for every hardware class. `devices`: id -> hardware class."""
+    return sum(first_of(members) for members in Counter(devices.values()).values())
+
+
+def order(seed: str, devices: Mapping[str, str], *, classes_first: bool = False) -> tuple[str, ...]:
     """All devices in the order of the rollout. `devices`: id -> hardware class.
 
-    Pseudo-random by (seed, device), and stratified: any prefix holds about the same share of every class.
+    Pseudo-random by (seed, device), and stratified: any prefix holds about the same share of every class. With
+    `classes_first`, `first_of` devices of each class come before the others.
     """
     classes: dict[str, list[str]] = {}
     for device in sorted(devices, key=lambda device: _rank(seed, device)):
         classes.setdefault(devices[device], []).append(device)
     placed = [
-        ((position + 0.5) / len(members), _rank(seed, device), device)
+        (
+            not (classes_first and position < first_of(len(members))),
+            (position + 0.5) / len(members),
+            _rank(seed, device),
+            device,
+        )
         for members in classes.values()
         for position, device in enumerate(members)
     ]
-    return tuple(device for _, _, device in sorted(placed))
+    return tuple(device for *_, device in sorted(placed))
 
 
 def _rank(seed: str, device: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{device}".encode()).digest()
 
 
-def canary(spec: Sequence[str], devices: int) -> tuple[Wave, ...]:
-    """Waves from cumulative targets such as `1`, `25%`, `100%`; those that would add no device are left out.
+def late(seed: str, waves: Sequence[Wave], released: int, device: str) -> int:
+    """Index of the wave for a device that joins while the waves up to `released` are out: one that is not, by its
+    hash and their sizes; the last when all are. No wave grows once its gate let it go, but the last."""
+    ahead = range(released + 1, len(waves))
+    if not ahead:
+        return len(waves) - 1
+    place = int.from_bytes(_rank(seed, device)[:8]) % sum(waves[index].size for index in ahead)
+    for index in ahead:
+        place -= waves[index].size
+        if place < 0:
+            return index
+    raise AssertionError
+
+
+def canary(spec: Sequence[str], devices: int, *, least: int = 0) -> tuple[Wave, ...]:
+    """Waves from cumulative targets such as `1`, `25%`, `100%`; those that would add no device are left out. A first
+    target in percent reaches at least `least` devices, a count is taken as it is.
 
     Raises:
         WavesError: not growing, not to the end, or not of this form.
     """
-    reached, waves = 0, list[Wave]()
-    for text in _checked(spec):
-        upto = min(devices, _target(text, devices))
-        if upto < reached:
+    targets = [min(devices, _target(text, devices)) for text in _checked(spec)]
+    for text, upto, before in zip(spec[1:], targets[1:], targets, strict=False):
+        if upto < before:
             raise WavesError(f"wave {text!r} reaches fewer devices than the one before it")
+    if "%" in spec[0]:
+        targets = [max(upto, min(devices, least)) for upto in targets]
+    reached, waves = 0, list[Wave]()
+    for text, upto in zip(spec, targets, strict=True):
         if upto > reached:
             waves.append(Wave(name="", target=_words(text), size=upto - reached))
         reached = upto

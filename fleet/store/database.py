@@ -23,7 +23,7 @@ from shared.errors import BrokenError
 logger = logging.getLogger(__name__)
 
 #: The newest migration. A test compares it with the folder.
-HEAD: Final = "0030"
+HEAD: Final = "0090"
 BUSY_SECONDS: Final = 10
 _PRAGMAS: Final = (
     f"busy_timeout={BUSY_SECONDS * 1000}",

@@ -3,19 +3,18 @@
 I/O: none.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, false, func, literal, not_, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.store.tables import Device, Invite, Stream, UtcDateTime
+from fleet.devices import filtering
+from fleet.store.tables import Deployment, Device, Invite, Stream, UtcDateTime
 from shared.errors import BadInputError
 
-_LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ORDERS: Final[Mapping[str, Any]] = {
     "id": Device.id,
@@ -42,9 +41,17 @@ async def find(tx: AsyncSession, id_or_name: str) -> Device | None:
     return found
 
 
-async def active(tx: AsyncSession) -> Sequence[Device]:
-    """Every device that takes part, by id."""
-    return (await tx.scalars(select(Device).where(Device.lifecycle == "active").order_by(Device.id))).all()
+async def active(tx: AsyncSession, filter_text: str = "", *, outside: str | None = None) -> Sequence[Device]:
+    """Every device that takes part and fits the filter, by id; with `outside`, only those not in that rollout.
+
+    Raises:
+        FilterError: it cannot be read.
+    """
+    query = select(Device).where(Device.lifecycle == "active", *conditions(filter_text)).order_by(Device.id)
+    if outside is not None:
+        there = select(Deployment.device_id).where(Deployment.rollout_id == outside, Deployment.device_id == Device.id)
+        query = query.where(~there.exists())
+    return (await tx.scalars(query)).all()
 
 
 async def serving(tx: AsyncSession) -> Mapping[str, Mapping[str, str]]:
@@ -83,32 +90,42 @@ def position(device: Device, order: str) -> list[Any]:
 
 
 def conditions(filter_text: str) -> list[ColumnElement[bool]]:
-    """What `key:value key:value ...` means; a bare word is looked for in id and name. All must hold.
+    """What a filter (`fleet.devices.filtering`) means in the database.
 
     Raises:
-        BadInputError: a key that there is not.
+        FilterError: it cannot be read.
     """
-    return [_condition(word) for word in filter_text.split()]
+    return [_condition(filtering.parse(filter_text))]
 
 
-def _condition(word: str) -> ColumnElement[bool]:
-    key, colon, value = word.partition(":")
-    if not colon:
-        return or_(Device.id.contains(word, autoescape=True), Device.name.contains(word, autoescape=True))
-    match key.split(".", 1):
-        case ["id" | "name" | "site" | "hardware" | "lifecycle" as name]:
-            return _matches(getattr(Device, name), value)
-        case ["online"] if value in {"true", "false"}:
+_COLUMNS: Final[Mapping[str, Any]] = {
+    "id": Device.id,
+    "name": Device.name,
+    "site": Device.site,
+    "hardware": Device.hardware,
+    "lifecycle": Device.lifecycle,
+    "agent": Device.agent_version,
+    "label": Device.labels,
+    "serving": Device.serving,
+}
+
+
+def _condition(asked: filtering.Filter) -> ColumnElement[bool]:
+    match asked:
+        case filtering.Word(text):
+            return or_(_matches(Device.id, f"*{text}*"), _matches(Device.name, f"*{text}*"))
+        case filtering.Is("online", value):
             return Device.online.is_(value == "true")
-        case ["label" | "serving" as name, inner] if _LABEL.fullmatch(inner):
-            mapping = Device.labels if name == "label" else Device.serving
-            return _matches(mapping[inner].as_string(), value)
-        case _:
-            raise BadInputError(
-                f"there is no filter {word[:80]!r}",
-                remedy="use id, name, site, hardware, lifecycle, online:true, online:false, label.KEY or "
-                "serving.MODEL, each as key:value; * stands for any characters",
-            )
+        case filtering.Is(key, value, None):
+            return _matches(_COLUMNS[key], value)
+        case filtering.Is(key, value, inner):
+            return func.coalesce(_matches(_COLUMNS[key][inner].as_string(), value), false())
+        case filtering.Not(inner):
+            return not_(_condition(inner))
+        case filtering.All(parts):
+            return and_(true(), *(_condition(part) for part in parts))
+        case filtering.Any(parts):
+            return or_(false(), *(_condition(part) for part in parts))
 
 
 def _matches(column: Any, value: str) -> ColumnElement[bool]:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.store.tables import Event
 
 Level = Literal["ok", "info", "warn", "crit"]
-Kind = Literal["device", "release", "rollout", "deployment", "drift", "alert"]
+Kind = Literal["device", "release", "rollout", "deployment", "drift", "alert", "schedule"]
 
 MAX_TEXT: Final = 500
 

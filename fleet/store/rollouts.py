@@ -5,15 +5,19 @@ I/O: none.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Integer, cast, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import NullType
 
 from fleet.store.tables import Deployment, Device, DriftState, OwedAction, Rollout, Window
+from shared.messages import Phase
 
 #: States in which something may still happen by itself.
-ACTIVE: Final = ("running", "paused", "aborting", "rolling-back")
+ACTIVE: Final = ("awaiting-approval", "running", "paused", "aborting", "rolling-back")
+_ENDED: Final = (*(str(phase) for phase in Phase if phase.final), "timed-out")
+_FETCHES: Final = ("queued", str(Phase.ANNOUNCED), str(Phase.VERIFIED), str(Phase.FETCHING))
 #: Newest windows that a gate looks at.
 MAX_WINDOWS: Final = 2000
 
@@ -24,8 +28,9 @@ async def get(tx: AsyncSession, rollout_id: str) -> Rollout | None:
 
 
 async def active(tx: AsyncSession) -> Sequence[Rollout]:
-    """Every rollout in which something may still happen, oldest first."""
-    return (await tx.scalars(select(Rollout).where(Rollout.state.in_(ACTIVE)).order_by(Rollout.created_at))).all()
+    """Every rollout in which something may still happen: by priority, then the oldest first."""
+    order = (Rollout.priority.desc(), Rollout.created_at, Rollout.id)
+    return (await tx.scalars(select(Rollout).where(Rollout.state.in_(ACTIVE)).order_by(*order))).all()
 
 
 async def page(
@@ -44,26 +49,116 @@ async def page(
     return (await tx.scalars(query)).all()
 
 
-async def members(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[Deployment, Device]]:
-    """Every device of a rollout with its row, by wave."""
+class MemberRow(NamedTuple):
+    """One device of a rollout: its row, and what is known of the device, as the database's driver gives it."""
+
+    device: str
+    wave: int
+    state: str
+    reason: str | None
+    detail: str | None
+    previous: str | None
+    outcome: str | None
+    outcome_reason: str | None
+    outcome_detail: str | None
+    fetched_bytes: int | None
+    total_bytes: int | None
+    site: str
+    hardware: str
+    lifecycle: str
+    serving: str | None  # version of the rollout's model
+    online: bool | int
+    since: datetime | str
+    told_at: datetime | str | None
+    switched_at: datetime | str | None
+    recalled_at: datetime | str | None
+    seen_at: datetime | str | None
+    shadow: dict[str, Any] | str | None  # shared.messages.ShadowFigures
+
+
+async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tuple[Any, ...]]:
+    """The fields of a `MemberRow` for every device of a rollout, by wave. There may be a hundred thousand, so that
+    nothing is made of them here: what did not change since the last look need not be made again."""
+    row, device = Deployment, Device
+    columns = (
+        row.device_id, row.wave, row.state, row.reason, row.detail, row.previous, row.outcome, row.outcome_reason,
+        row.outcome_detail, row.fetched_bytes, row.total_bytes, device.site, device.hardware, device.lifecycle,
+        device.serving[model].as_string(), device.online, row.since, row.told_at, row.switched_at, row.recalled_at,
+        device.seen_at, row.shadow,
+    )  # fmt: skip
+    raw = NullType()  # SQLAlchemy's conversions cost more than the query
+    query = select(*(type_coerce(column, raw) for column in columns)).join(Device, Device.id == Deployment.device_id)
+    query = query.where(Deployment.rollout_id == rollout_id).order_by(Deployment.wave, Deployment.device_id)
+    await tx.flush()
+    connection = await tx.connection()
+    return [tuple(found) for found in await connection.execute(query)]
+
+
+async def pairs(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[Deployment, Device]]:
+    """Every device of a rollout with its way, as objects: for looks that need more than the engine does."""
+    query = select(Deployment, Device).join(Device, Device.id == Deployment.device_id)
+    return [(row[0], row[1]) for row in await tx.execute(query.where(Deployment.rollout_id == rollout_id))]
+
+
+async def owing(tx: AsyncSession, rollout_id: str) -> frozenset[str]:
+    """Devices to which an effect of the rollout is owed."""
+    query = select(OwedAction.device_id).where(OwedAction.performed_at.is_(None), OwedAction.rollout_id == rollout_id)
+    return frozenset((await tx.scalars(query)).all())
+
+
+async def at_work_elsewhere(tx: AsyncSession, rollout_id: str) -> int:
+    """Online devices that other active rollouts have at work; those that wait for a switch, or switch, are not."""
+    others = select(Rollout.id).where(Rollout.state.in_(ACTIVE), Rollout.id != rollout_id)
+    staged = Deployment.switched_at.is_(None) & (Deployment.state == str(Phase.SELF_TESTED))
+    with_all = Deployment.switched_at.is_not(None) & (Deployment.switched_at != Deployment.told_at)
+    waiting = (Rollout.strategy == "blue-green") & or_(staged, with_all)
     query = (
-        select(Deployment, Device)
+        select(func.count())
+        .select_from(Deployment)
         .join(Device, Device.id == Deployment.device_id)
-        .where(Deployment.rollout_id == rollout_id)
-        .order_by(Deployment.wave, Deployment.device_id)
+        .join(Rollout, Rollout.id == Deployment.rollout_id)
+        .where(
+            Deployment.rollout_id.in_(others),
+            Deployment.told_at.is_not(None),
+            Deployment.recalled_at.is_(None),
+            Deployment.state.not_in(_ENDED),
+            Device.online,
+            ~waiting,
+        )
     )
-    return [(row[0], row[1]) for row in await tx.execute(query)]
+    return int(await tx.scalar(query) or 0)
 
 
-async def busy(tx: AsyncSession, devices: Collection[str]) -> Mapping[str, str]:
-    """Device -> active rollout that it takes part in."""
+async def lately(tx: AsyncSession, since: datetime) -> Sequence[Rollout]:
+    """Rollouts that may draw on a line: active ones, and those that changed since."""
+    query = select(Rollout).where(or_(Rollout.state.in_(ACTIVE), Rollout.updated_at > since))
+    return (await tx.scalars(query)).all()
+
+
+async def drawn(tx: AsyncSession, rollout_id: str, since: datetime) -> Sequence[tuple[str, int, int]]:
+    """For each site: devices of the rollout that may be downloading, and those that were told since."""
+    flies = Deployment.recalled_at.is_(None) & Deployment.state.in_(_FETCHES)
+    query = (
+        select(Device.site, func.sum(cast(flies, Integer)), func.sum(cast(Deployment.told_at > since, Integer)))
+        .join(Device, Device.id == Deployment.device_id)
+        .where(Deployment.rollout_id == rollout_id, Deployment.told_at.is_not(None))
+        .group_by(Device.site)
+    )
+    return [(row[0], int(row[1] or 0), int(row[2] or 0)) for row in await tx.execute(query)]
+
+
+async def busy(tx: AsyncSession, devices: Collection[str]) -> Mapping[str, Sequence[str]]:
+    """Device -> active rollouts that it takes part in."""
     query = (
         select(Deployment.device_id, Deployment.rollout_id)
         .join(Rollout, Rollout.id == Deployment.rollout_id)
         .where(Rollout.state.in_(ACTIVE))
     )
-    wanted = set(devices)
-    return {row[0]: row[1] for row in await tx.execute(query) if row[0] in wanted}
+    wanted, found = set(devices), dict[str, list[str]]()
+    for device, rollout in await tx.execute(query):
+        if device in wanted:
+            found.setdefault(device, []).append(rollout)
+    return found
 
 
 async def tallies(tx: AsyncSession, rollout_ids: Collection[str]) -> Mapping[str, Mapping[str, int]]:
@@ -99,6 +194,6 @@ async def windows(tx: AsyncSession, model: str, *, since: datetime, limit: int =
 
 
 async def drift(tx: AsyncSession, model: str) -> Sequence[DriftState]:
-    """The newest verdicts on a model's features on single devices."""
-    query = select(DriftState).where(DriftState.model == model, DriftState.scope.startswith("device:"))
+    """The newest verdicts on a model's features, on single devices and on groups of them."""
+    query = select(DriftState).where(DriftState.model == model)
     return (await tx.scalars(query)).all()

@@ -5,47 +5,21 @@ Times are aware UTC; JSON columns hold exactly what the named type serialises to
 I/O: none.
 """
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    DateTime,
-    ForeignKey,
-    Index,
-    LargeBinary,
-    String,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    false,
-)
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """Aware in Python, UTC in the database, on SQLite as on PostgreSQL."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a time without zone")
-        return value.astimezone(UTC) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
-
-
-class Base(DeclarativeBase):
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-        bytes: LargeBinary,
-    }
+from fleet.store.columns import Base as Base
+from fleet.store.columns import UtcDateTime as UtcDateTime
+from fleet.store.gate_tables import Habit as Habit
+from fleet.store.gate_tables import HookState as HookState
+from fleet.store.gate_tables import TrialState as TrialState
+from fleet.store.gate_tables import Verdict as Verdict
+from fleet.store.schedule_tables import Alias as Alias
+from fleet.store.schedule_tables import AliasMove as AliasMove
+from fleet.store.schedule_tables import Schedule as Schedule
 
 
 class Device(Base):
@@ -68,6 +42,7 @@ class Device(Base):
     boot: Mapped[str] = mapped_column(String(64), default="")
     agent_version: Mapped[str] = mapped_column(String(32), default="")
     slots: Mapped[list[Any]]
+    features: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")  # what its agent can do, by name
     serving: Mapped[dict[str, Any]]  # model -> version
     # What we told it: version and the two signed documents of the newest announcement.
     assignment: Mapped[int] = mapped_column(default=0)
@@ -101,7 +76,7 @@ class Invite(Base):
 
 
 class Release(Base):
-    """One version of one model. `state`: released, withdrawn."""
+    """One version of one model. `state`: released, withdrawn, retired (its chunks are gone)."""
 
     __tablename__ = "releases"
     model: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -140,6 +115,7 @@ class Rollout(Base):
     created_by: Mapped[str] = mapped_column(String(128))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    priority: Mapped[int] = mapped_column(default=1, server_default="1")  # its rank: the highest first
 
 
 class Deployment(Base):
@@ -158,10 +134,12 @@ class Deployment(Base):
     fetched_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
+    switched_at: Mapped[datetime | None]  # when it was decided that it swaps: with the announcement, or later
     recalled_at: Mapped[datetime | None]  # when the rollout decided to take it back; `state` then tells of the way back
     outcome: Mapped[str | None] = mapped_column(String(24))  # how the way forward stood when it was taken back
     outcome_reason: Mapped[str | None] = mapped_column(Text)
     outcome_detail: Mapped[str | None] = mapped_column(Text)
+    shadow: Mapped[dict[str, Any] | None]  # messages.ShadowFigures, the newest reported
 
 
 class OwedAction(Base):
@@ -170,7 +148,7 @@ class OwedAction(Base):
     __tablename__ = "owed_actions"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))  # announce, recall
+    kind: Mapped[str] = mapped_column(String(16))  # announce, stage, switch, recall
     device_id: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))
@@ -243,10 +221,7 @@ class BaselineChoice(Base):
 
 
 class DriftState(Base):
-    """The newest verdict on one feature of one release in one scope.
-
-    Scopes: `device:cam-1`, `site:hall-3`, `hardware:orin-nano-8g`, `fleet`.
-    """
+    """The newest verdict on one feature of one release in one scope: `device:ID`, `site:S`, `hardware:H`, `fleet`."""
 
     __tablename__ = "drift"
     scope: Mapped[str] = mapped_column(String(80), primary_key=True)
@@ -343,7 +318,7 @@ class Event(Base):
     __tablename__ = "events"
     sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[datetime] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(String(32))  # device, release, rollout, deployment, drift, alert
+    kind: Mapped[str] = mapped_column(String(32))  # `fleet.store.events.Kind`
     level: Mapped[str] = mapped_column(String(8))  # ok, info, warn, crit
     subject: Mapped[str] = mapped_column(String(160))  # device id, rollout id, model@version, alert id
     rollout_id: Mapped[str | None] = mapped_column(String(16), index=True)

@@ -17,6 +17,7 @@ from shared.messages import DeviceState, Phase, TelemetryWindow, UpdateReport
 
 MAX_SLOTS: Final = 64
 MAX_MODELS: Final = 32
+MAX_FEATURES: Final = 32
 
 _LEVELS: Final[dict[Phase, events.Level]] = {
     Phase.COMMITTED: "ok",
@@ -36,6 +37,7 @@ async def state(tx: AsyncSession, device: Device, said: DeviceState, *, retained
         device.boot = said.boot[:64]
         device.agent_version = said.agent_version[:32]
         device.hardware = said.hardware[:64] or device.hardware
+        device.features = sorted({feature[:32] for feature in said.features})[:MAX_FEATURES]
         device.slots = [slot.model_dump(mode="json", exclude_none=True) for slot in said.slots[:MAX_SLOTS]]
         device.serving = {model[:64]: version[:64] for model, version in list(said.serving.items())[:MAX_MODELS]}
     if not retained or device.seen_at is None:
@@ -87,6 +89,8 @@ def _advance(deployment: Deployment, said: UpdateReport, now: datetime) -> None:
         deployment.fetched_bytes = said.fetched_bytes
     if said.total_bytes is not None:
         deployment.total_bytes = said.total_bytes
+    if said.shadow is not None:
+        deployment.shadow = said.shadow.model_dump(mode="json")
     if deployment.state == "timed-out" and not said.phase.final:
         return  # it was given up; only how it ended is news
     if deployment.state != said.phase:

@@ -10,7 +10,7 @@ from agent.update.lifecycle import Ending, Update
 from agent.update.lifecycle import State as Step
 from agent.update.slots import Record, Slot, State
 from agent.update.standing import Standing, Trouble, Waiting, standing
-from shared.messages import Phase
+from shared.messages import Phase, ShadowFigures
 
 AT = datetime(2026, 11, 23, 16, 4, 5, tzinfo=UTC)
 MIB = 1024 * 1024
@@ -72,6 +72,10 @@ def test_a_waiting_update_and_the_end_of_the_last_one_are_told() -> None:
     text = told(SERVES, "1.0.0", None, current, waiting, end)
     assert "  update to 1.2.0: staged, waiting since 2026-11-23 16:04:05Z: hot 86 C, limit 80 C (E_CONDITIONS)" in text
     assert "  last update: 1.1.0 rolled-back at 2026-11-23 16:04:05Z: taken back by hand (E_BY_HAND)" in text
+    assert "in the shadow" not in text
+    looks_on = replace(current, state=Step.SHADOWING, compared=ShadowFigures(requests=4, samples=4, agreed=3))
+    beside = told(SERVES, "1.0.0", None, looks_on, None, None)
+    assert "  update to 1.2.0: shadowing\n  in the shadow: 4 compared, 75.00 % agree" in beside
     other = told(SERVES, "1.0.0", None, replace(current, model="letters"), None, replace(end, reason=None))
     assert "update to" not in other
     assert other.endswith("last update: 1.1.0 rolled-back at 2026-11-23 16:04:05Z")

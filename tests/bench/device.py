@@ -11,13 +11,17 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from agent.serving.shadow_runner import ShadowRunner
 from agent.serving.supervisor import LoadError, ModelFile, Observation, Serving
 from agent.settings import ServingSettings
 from shared.manifest import Tensor
+from shared.messages import ShadowFigures
+from shared.shadow import Terms
 from tests.agent.serving.kit import children_of
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -45,9 +49,7 @@ class Device:
 
     def load(self, file: ModelFile, *, route: bool = True) -> float:
         """Seconds that it took. Raises RuntimeError when the endpoint refused."""
-        tensors = {side: [entry.model_dump() for entry in getattr(file, side)] for side in ("inputs", "outputs")}
-        described = {"model": file.model, "version": file.version, "slot": file.slot, "path": str(file.path)}
-        took = float(self._ask("load", **described, **tensors, providers=list(file.providers))["seconds"])
+        took = float(self._ask("load", **_described(file))["seconds"])
         if route:
             self.route(file.model, file.version)
         return took
@@ -57,6 +59,14 @@ class Device:
 
     def unload(self, model: str, version: str) -> None:
         self._ask("unload", model=model, version=version)
+
+    def shadow(self, candidate: ModelFile, terms: Terms) -> None:
+        """From now on `candidate` looks on, until `end_shadow`."""
+        self._ask("shadow", terms=terms.model_dump(), **_described(candidate))
+
+    def end_shadow(self) -> ShadowFigures:
+        """What was compared."""
+        return ShadowFigures.model_validate(self._ask("end-shadow")["figures"])
 
     def seen(self) -> dict[str, int]:
         """How many observations of each kind were told so far."""
@@ -117,21 +127,55 @@ async def _serve(folder: Path, settings: ServingSettings) -> None:
     _tell({"http_port": endpoints.http_port, "unix": str(endpoints.uds_path), "grpc": endpoints.grpc})
     lines = asyncio.StreamReader(_LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    shadows = _Shadows(serving)
     while line := await lines.readline():
         try:
-            _tell(await _obey(serving, json.loads(line)) or {"seen": dict(seen)})
+            _tell(await _obey(serving, shadows, json.loads(line)) or {"seen": dict(seen)})
         except LoadError as error:
             _tell({"failed": str(error)})
     running.cancel()
     await asyncio.wait([running])
 
 
-async def _obey(serving: Serving, order: dict[str, Any]) -> dict[str, Any] | None:
+class _Shadows:
+    """The candidate that looks on, if there is one."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._open = AsyncExitStack()
+        self._shadow: ShadowRunner | None = None
+
+    async def begin(self, file: ModelFile, terms: Terms) -> None:
+        self._shadow = await self._open.enter_async_context(self._serving.shadowing(file, terms, lambda: None))
+
+    async def end(self) -> ShadowFigures:
+        await self._open.aclose()
+        return self._shadow.figures if self._shadow is not None else ShadowFigures()
+
+
+def _described(file: ModelFile) -> dict[str, Any]:
+    """For `_read`, in the other process."""
+    sides = {side: [entry.model_dump() for entry in getattr(file, side)] for side in ("inputs", "outputs")}
+    named = {"model": file.model, "version": file.version, "slot": file.slot, "path": str(file.path)}
+    return {**named, **sides, "providers": list(file.providers)}
+
+
+def _read(order: dict[str, Any]) -> ModelFile:
+    sides = {side: tuple(Tensor(**entry) for entry in order.pop(side)) for side in ("inputs", "outputs")}
+    order.update(path=Path(order["path"]), providers=tuple(order["providers"]))
+    return ModelFile(**order, **sides)
+
+
+async def _obey(serving: Serving, shadows: _Shadows, order: dict[str, Any]) -> dict[str, Any] | None:
     match order.pop("do"):
         case "load":
-            sides = {side: tuple(Tensor(**entry) for entry in order.pop(side)) for side in ("inputs", "outputs")}
-            order.update(path=Path(order["path"]), providers=tuple(order["providers"]))
-            return {"seconds": await serving.load(ModelFile(**order, **sides))}
+            return {"seconds": await serving.load(_read(order))}
+        case "shadow":
+            terms = Terms.model_validate(order.pop("terms"))
+            await shadows.begin(_read(order), terms)
+            return {"done": True}
+        case "end-shadow":
+            return {"figures": (await shadows.end()).model_dump(mode="json")}
         case "route":
             await serving.route(order["model"], order["version"])
             return {"done": True}

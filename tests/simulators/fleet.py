@@ -47,8 +47,8 @@ class Fleet:
         np.savez(path.with_suffix(".npz"), images=reference.images, y=reference.labels)
         self.operator.asks("model", "publish", MODEL, version, str(path), "--reference", str(path.with_suffix(".npz")))
 
-    def start_rollout(self, version: str, *, waves: str = "100%", bake: str = "1s") -> str:
-        words = ["rollout", "start", f"{MODEL}@{version}", "--waves", waves, "--bake", bake, "--yes"]
+    def start_rollout(self, version: str, *more: str, waves: str = "100%", bake: str = "1s") -> str:
+        words = ["rollout", "start", f"{MODEL}@{version}", "--waves", waves, "--bake", bake, "--yes", *more]
         return str(self.operator.asks(*words)["id"])
 
     def rollout(self, rollout: str) -> dict[str, Any]:

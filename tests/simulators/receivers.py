@@ -164,6 +164,7 @@ class WebReceiver(_Server):
     statuses: list[int] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     headers: str = ""
+    answer: bytes = b"no"
 
     @property
     def url(self) -> str:
@@ -184,7 +185,7 @@ class WebReceiver(_Server):
         if status == HANGS:
             await reader.read()  # until the other side goes away
             return
-        writer.write(
-            f"HTTP/1.1 {status} said\r\ncontent-length: 2\r\n{self.headers}connection: close\r\n\r\nno".encode()
-        )
+        length = f"content-length: {len(self.answer)}\r\n"
+        head = f"HTTP/1.1 {status} said\r\n{length}{self.headers}connection: close\r\n\r\n"
+        writer.write(head.encode() + self.answer)
         await writer.drain()

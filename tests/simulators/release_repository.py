@@ -196,12 +196,15 @@ class ReleaseRepository:
         baseline: bytes = b"{}",
         listed: bool = True,
         chunk_bytes: int = 200,
+        old: bytes | None = None,
         **runtime: Any,
     ) -> Release:
-        """Seal, sign and serve a release. `listed` False: no release key vouches for it.
-        `minimum_counter`, `tolerance` and fields of the runtime may be given."""
+        """Seal, sign and serve a release, with a delta from the file `old`. `listed` False: nobody vouches for it.
+        `minimum_counter`, `tolerance`, `inputs`, `outputs` and fields of the runtime may be given."""
         content_key = signing.new_content_key()
         minimum, tolerance = runtime.pop("minimum_counter", 0), runtime.pop("tolerance", None)
+        inputs = runtime.pop("inputs", (Tensor(name="x", datatype="FP32", shape=(-1, 8)),))
+        outputs = runtime.pop("outputs", (Tensor(name="y", datatype="FP32", shape=(-1, 3)),))
         chunks: dict[str, bytes] = {}
         artifacts = {
             "model": _seal("model", file, content_key, chunks, chunk_bytes),
@@ -217,8 +220,8 @@ class ReleaseRepository:
             minimum_counter=minimum,
             created=self.now,
             runtime=Runtime(**{**facts, **runtime}),
-            inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 8)),),
-            outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 3)),),
+            inputs=inputs,
+            outputs=outputs,
             tolerance=tolerance or {"default": Tolerance()},
             latency_ms=0.1,
             artifacts=artifacts,
@@ -228,11 +231,21 @@ class ReleaseRepository:
         self.files.update({f"/chunks/{name}": data for name, data in chunks.items()})
         if listed:
             path = release_path(model, version)
-            custom = {"counter": manifest.counter, "minimum_counter": minimum}
+            custom: dict[str, Any] = {"counter": manifest.counter, "minimum_counter": minimum}
+            if old is not None:
+                custom["deltas"] = [self._delta(old, file, content_key)]
             target = TargetFile(len(release.data), {"sha256": release.digest}, path, {"custom": custom})
             self.roles.setdefault(f"model-{model}", {})[path] = target
             self.sign()
         return release
+
+    def _delta(self, old: bytes, new: bytes, content_key: bytes) -> dict[str, Any]:
+        from fleet.releases.delta import offering
+
+        made = offering.make(old, new, content_key=content_key, full_bytes=len(new))
+        assert made is not None
+        self.files.update({f"/chunks/{name}": data for name, data in made.chunks.items()})
+        return made.offer.model_dump()
 
     def assign(
         self,

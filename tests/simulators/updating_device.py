@@ -20,8 +20,9 @@ from agent.update.fetch import Backoff
 from agent.update.journal import Journal
 from agent.update.lifecycle import Draft
 from agent.update.trust import Trust
-from shared.clock import SystemClock
-from shared.messages import Announcement, Phase
+from shared.clock import Clock, SystemClock
+from shared.messages import Announcement, Phase, ShadowFigures
+from shared.shadow import Terms, plus
 from tests.simulators.machine import WORKER
 from tests.simulators.release_repository import Release, ReleaseRepository, golden_of
 
@@ -37,6 +38,30 @@ QUICK = Backoff(0.005, 0.02)
 WAIT_SECONDS = 30
 
 
+@dataclass
+class FakeShadow:
+    """A candidate that looks on: a test says what was compared."""
+
+    version: str
+    terms: Terms
+    changed: Callable[[], None]
+    figures: ShadowFigures = field(default_factory=ShadowFigures)
+    deaths: list[str] = field(default_factory=list)
+    paused: bool = False
+
+    async def pause(self, *, on: bool) -> None:
+        self.paused = on
+
+    def compared(self, samples: int, agreed: int, **more: object) -> None:
+        found = {"requests": samples, "samples": samples, "agreed": agreed, **more}
+        self.figures = plus(self.figures, ShadowFigures.model_validate(found))
+        self.changed()
+
+    def died(self, how: str) -> None:
+        self.deaths.append(how)
+        self.changed()
+
+
 class FakeServing:
     """Keeps the contract of `agent.serving.supervisor.Serving`: only loaded versions can be routed to."""
 
@@ -47,6 +72,7 @@ class FakeServing:
         self.reasons: dict[str, str] = {}
         self.paused: list[str] = []
         self.exchanged: list[tuple[str, str]] = []  # version that left, version that came
+        self.shadow: FakeShadow | None = None
 
     async def load(self, file: ModelFile, *, build: bool = False) -> float:
         if file.version in self.refuses:
@@ -84,6 +110,18 @@ class FakeServing:
         if text:
             self.reasons[model] = text
 
+    @asynccontextmanager
+    async def shadowing(
+        self, file: ModelFile, terms: Terms, changed: Callable[[], None]
+    ) -> AsyncIterator["FakeShadow"]:
+        if file.version in self.refuses:
+            raise LoadError(f"{file.version} does not load")
+        self.shadow = FakeShadow(file.version, terms, changed)
+        try:
+            yield self.shadow
+        finally:
+            self.shadow = None
+
     async def unload(self, model: str, version: str) -> None:
         self.loaded.pop((model, version), None)
         if self.routes.get(model) == version:
@@ -107,6 +145,7 @@ class Device:
     refuses: set[str] = field(default_factory=set)
     providers: Sequence[str] | None = None
     serving_settings: ServingSettings = field(default_factory=ServingSettings)
+    clock: Clock = field(default_factory=SystemClock)
     machine: Machine | None = None  # None: a root folder in which nothing can be read
 
     @asynccontextmanager
@@ -125,7 +164,7 @@ class Device:
     async def _updating(self) -> AsyncIterator[None]:
         self.journal = Journal(self.folder / "update.sqlite")
         self._changed = asyncio.Event()
-        clock = SystemClock()
+        clock = self.clock
         try:
             async with httpx2.AsyncClient() as http:
                 self.driver = Driver(

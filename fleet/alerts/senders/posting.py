@@ -7,7 +7,9 @@ import asyncio
 import json
 import socket
 import ssl
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -63,16 +65,37 @@ def _request(settings: Webhook | Slack | Teams, said: Message, now: datetime) ->
 
 
 async def _exchange(settings: Webhook | Slack | Teams, url: str, body: bytes, headers: dict[str, str]) -> str:
+    way = Way(settings.allow_private, settings.ca_file, settings.timeout_seconds)
+    status, read = await exchange(way, url, body, headers, longest=_SHOWN_BYTES)
+    return _judged(status, " ".join(read.decode(errors="replace").split()))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How somebody outside is reached."""
+
+    allow_private: bool
+    ca_file: Path | None
+    timeout_seconds: float
+
+
+async def exchange(way: Way, url: str, body: bytes, headers: dict[str, str], *, longest: int) -> tuple[int, bytes]:
+    """Post; the status, and at most `longest` bytes of the answer. Errors of httpx2 are the caller's.
+
+    Raises:
+        ChannelDownError: the name cannot be resolved.
+        ChannelSetupError: the address may not be posted to, or the certificate of the CA is missing.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme != "https" and host not in LOOPBACK:
         raise ChannelSetupError("the URL is not https", remedy="https is needed for everything but this machine")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    address = destinations.chosen(host, await _resolved(host, port), allow_private=settings.allow_private)
+    address = destinations.chosen(host, await _resolved(host, port), allow_private=way.allow_private)
     literal = f"[{address}]" if ":" in address else address
     target = urlunsplit((parts.scheme, f"{literal}:{port}", parts.path or "/", parts.query, ""))
     client = httpx2.AsyncClient(
-        verify=_trusted(settings), trust_env=False, follow_redirects=False, timeout=settings.timeout_seconds
+        verify=_trusted(way), trust_env=False, follow_redirects=False, timeout=way.timeout_seconds
     )
     async with (
         client,
@@ -84,7 +107,7 @@ async def _exchange(settings: Webhook | Slack | Teams, url: str, body: bytes, he
             extensions={"sni_hostname": host},  # the certificate is checked against the name, not the address
         ) as answer,
     ):
-        return _judged(answer.status_code, await _start(answer))
+        return answer.status_code, await _start(answer, longest)
 
 
 async def _resolved(host: str, port: int) -> list[str]:
@@ -95,21 +118,21 @@ async def _resolved(host: str, port: int) -> list[str]:
     return [str(row[4][0]) for row in found]
 
 
-def _trusted(settings: Webhook | Slack | Teams) -> ssl.SSLContext:
+def _trusted(settings: Way) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=settings.ca_file)
     except OSError as error:
         raise ChannelSetupError(f"{settings.ca_file}: {error}", remedy="give the CA's certificate as PEM") from error
 
 
-async def _start(answer: httpx2.Response) -> str:
-    """The beginning of what was answered, for the log; a receiver cannot make us read more."""
+async def _start(answer: httpx2.Response, longest: int) -> bytes:
+    """The beginning of what was answered; a receiver cannot make us read more."""
     read = b""
     async for piece in answer.aiter_raw():
         read += piece
-        if len(read) >= _SHOWN_BYTES:
+        if len(read) >= longest:
             break
-    return " ".join(read[:_SHOWN_BYTES].decode(errors="replace").split())
+    return read[:longest]
 
 
 def _judged(status: int, text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
+from fleet.store import bad_pairs  # noqa: F401  # brings its table
 from fleet.store.tables import Base, UtcDateTime
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from agent.serving.supervisor import Sample, WorkerDied
+from shared.shadow import Terms
 from tests.agent.serving.kit import TOTAL, WIDE, Digits, Running, endpoint, model_file, wide_model, worker_pids
 
 MEMORY = Path("/dev/shm")
@@ -126,6 +127,25 @@ async def test_regions_outlive_the_worker_and_reach_new_versions(
         await running.serving.route("digits", "2.0.0")
         status, document = await asyncio.to_thread(http, connection, "POST", INFER, request([1, 1, 8, 8], len(row)))
         assert (status, document["model_version"]) == (200, "2.0.0")
+
+
+async def test_a_candidate_in_the_shadow_never_looks_into_memory_of_clients(
+    running: Running, digits: Digits, digits_model: Path
+) -> None:
+    row = digits.images[:1]
+    sent = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": row.ravel().tolist()}
+    terms, changed = Terms(share=1.0, hold_seconds=10.0), asyncio.Event()
+    async with running.serving.shadowing(model_file(digits_model, "2.0.0"), terms, changed.set) as shadow:
+        with connected(running, "unix") as connection, memory(row.tobytes()) as key:
+            for path, document in (
+                (REGISTER, place(key, row.nbytes)),
+                (INFER, request([1, 1, 8, 8], row.nbytes)),
+                (INFER, {"inputs": [sent]}),
+            ):
+                assert (await asyncio.to_thread(http, connection, "POST", path, document))[0] == 200
+            await asyncio.wait_for(changed.wait(), 20)
+    found = shadow.figures
+    assert (found.requests, found.agreed, found.failed, found.dropped) == (1, 1, 0, 0)
 
 
 async def test_what_was_seen_in_shared_memory_is_what_was_answered(running: Running, digits: Digits) -> None:

@@ -455,6 +455,43 @@ async def test_by_hand_the_other_good_version_answers(
         assert device.serves("1.0.0")
 
 
+async def test_a_release_for_later_waits_tested_swaps_when_told_and_goes_back_without_download(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    old, new = (repository.publish("digits", f"1.{number}.0", models[number]) for number in range(2))
+    async with device.on():
+        await device.install(old)
+        await device.assign(new, activate="later")
+        await device.until(lambda: bool(device.reports) and device.reports[-1].reason == "E_WAITS_FOR_SWITCH")
+        assert device.reports[-1].phase is Phase.SELF_TESTED
+        assert device.serves("1.0.0")
+    async with device.on():  # it waits over a restart, too
+        await device.until(lambda: device.reports[-1].reason == "E_WAITS_FOR_SWITCH")
+        assert slots(device)["b"] == ("tested", "1.1.0")
+        device.reports.clear()
+        assert (await device.install(new)).phase is Phase.COMMITTED
+        assert device.serves("1.1.0")
+        assert all(draft.assignment == 3 for draft in device.reports)
+        device.reports.clear()
+        back = await device.install(old)
+        assert (back.phase, back.fetched_bytes, device.serves("1.0.0")) == (Phase.COMMITTED, 0, True)
+
+
+async def test_a_release_for_later_gives_way_to_the_version_before(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    old, new = (repository.publish("digits", f"1.{number}.0", models[number]) for number in range(2))
+    async with device.on():
+        await device.install(old)
+        await device.assign(new, activate="later")
+        await device.until(lambda: bool(device.reports) and device.reports[-1].reason == "E_WAITS_FOR_SWITCH")
+        device.reports.clear()
+        await device.assign(old)
+        assert [(await device.end()).phase for _ in range(2)] == [Phase.CANCELLED, Phase.COMMITTED]
+        assert device.serves("1.0.0")
+        assert slots(device)["b"] == ("empty", None)
+
+
 async def test_what_was_left_by_hand_is_not_brought_again_by_the_same_rollout(
     device: Device, repository: ReleaseRepository, models: list[bytes]
 ) -> None:

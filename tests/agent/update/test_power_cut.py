@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from nacl.public import PrivateKey
 
+from shared.shadow import Terms
 from tests.simulators import killable_agent
 from tests.simulators.killable_agent import Job
 from tests.simulators.release_repository import Release, ReleaseRepository, tiny_model
@@ -43,6 +44,10 @@ COMMITTING = [
     "told:committed",
     "finished",
 ]
+#: What is between self-test and swap when the candidate is compared with what serves first.
+COMPARING = ["self-test", "saved:shadowing", "compare", "saved:shadowed", "swap:recorded"]
+#: When it does not agree, up to where every failed update goes.
+DISAGREEING = ["compare", "saved:failing"]
 #: What follows a probation that ends badly.
 RETIRING = [
     "watch",
@@ -70,8 +75,8 @@ class World:
     import_seconds: float
     restarts: dict[str, float] = field(default_factory=dict)  # what was cut -> seconds to the first answer
 
-    def announcement(self, release: Release) -> bytes:
-        return self.repository.announce("cam-1", bytes(BOX.public_key), release).to_bytes()
+    def announcement(self, release: Release, **custom: object) -> bytes:
+        return self.repository.announce("cam-1", bytes(BOX.public_key), release, **custom).to_bytes()
 
     def job(self, folder: Path, *releases: Release) -> Job:
         announcements = tuple(self.announcement(release) for release in releases)
@@ -86,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         imports = killable_agent.import_seconds()
         world = World(repository, folder, repository.publish("digits", "1.0.0", tiny_model(0)), imports)
         assert killable_agent.run(world.job(folder, world.good)) is not None
-        world.good = repository.publish("digits", "1.1.0", tiny_model(1))
+        world.good = repository.publish("digits", "1.1.0", tiny_model(3))  # answers another class than 1.0.0
         yield world
         slowest = max(world.restarts, key=world.restarts.__getitem__, default="")
         print(f"slowest of {len(world.restarts)} restarts: {world.restarts.get(slowest, 0):.2f} s, cut after {slowest}")
@@ -167,6 +172,43 @@ def test_an_exchange_back_cut_after_any_effect_is_finished_after_a_restart(world
     assert found["serving"] == {"digits": "1.0.0"}
     assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["empty", None]}
     assert final_phases(job) == {"rolled-back"}
+
+
+def shadowed(world: World, job: Job, min_agreement: float) -> Job:
+    """The release comes with a comparison, which it passes only if 0.0 is enough."""
+    terms = Terms(share=1.0, min_samples=5, min_agreement=min_agreement, seconds=30, when_few="fail")
+    return replace(job, announcements=(world.announcement(world.good, shadow=terms.model_dump_json()),))
+
+
+def test_the_lists_of_effects_of_a_comparison_are_complete(world: World, job: Job) -> None:
+    committed = killable_agent.run(shadowed(world, job, 0.0))
+    assert committed is not None
+    marks = [name for name in committed["marks"] if not name.startswith("told:")]
+    assert marks[marks.index("self-test") : marks.index("swap:recorded") + 1] == COMPARING
+
+
+@pytest.mark.parametrize("effect", COMPARING[1:-1])  # the outer ones are cut above
+def test_a_comparison_cut_after_any_effect_is_committed_after_a_restart(world: World, job: Job, effect: str) -> None:
+    job = shadowed(world, job, 0.0)
+    assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
+    found = restarted(world, job, f"{effect} of a comparison")
+    assert found["serving"] == {"digits": "1.1.0"}
+    assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["good", "1.1.0"]}
+    assert found["leftovers"] == []
+    assert final_phases(job) == {"committed"}
+
+
+@pytest.mark.parametrize("effect", DISAGREEING)
+def test_a_comparison_that_fails_cut_after_any_effect_fails_after_a_restart(
+    world: World, job: Job, effect: str
+) -> None:
+    job = shadowed(world, job, 1.0)
+    assert killable_agent.run(replace(job, kill_at=(effect, 0))) is None
+    found = restarted(world, job, f"{effect} of a comparison that fails")
+    assert found["serving"] == {"digits": "1.0.0"}
+    assert found["slots"] == {"digits/a": ["good", "1.0.0"], "digits/b": ["empty", None]}
+    assert found["leftovers"] == []
+    assert final_phases(job) == {"failed"}
 
 
 def test_cuts_in_every_start_of_a_trial_end_in_a_roll_back(job: Job) -> None:

@@ -53,6 +53,8 @@ def test_the_floor_of_a_good_release_holds_though_the_journal_has_not_got_it() -
         (Step.ASSEMBLED, State.EMPTY),
         (Step.STAGED, State.STAGED),
         (Step.SELF_TESTED, State.TESTED),
+        (Step.SHADOWING, State.TESTED),
+        (Step.SHADOWED, State.TESTED),
         (Step.PROBATION, State.PROBATION),
         (Step.PROVEN, State.PROBATION),
         (Step.CONDEMNED, State.EMPTY),

@@ -73,12 +73,16 @@ async def test_filters(admin, fleet, wanted: str, expected: list[str]) -> None:
     assert await ids(admin, filter=wanted) == expected
 
 
+@pytest.mark.parametrize("wanted", ["colour:red", "online:maybe", "label.a'b:1", "(site:hall"])
+async def test_a_filter_that_cannot_be_read_shows_the_place(admin, wanted: str) -> None:
+    answer = await admin.get("/api/v1/devices", params={"filter": wanted})
+    assert (answer.status_code, answer.json()["code"]) == (422, "E_FILTER")
+    assert "⟶" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "params",
     [
-        {"filter": "colour:red"},
-        {"filter": "online:maybe"},
-        {"filter": "label.a'b:1"},
         {"order": "api_key_hash"},
         {"cursor": "nonsense"},
         {"cursor": "WzFd"},
@@ -231,6 +235,23 @@ async def test_the_stream_goes_on_where_it_broke_off(manager: Manager) -> None:
     async with asyncio.timeout(5):
         message = await waiting
     assert message.startswith("id: 4\nevent: device\ndata: {")
+    await stream.aclose()
+
+
+async def test_the_stream_beats_also_while_other_things_are_committed(manager: Manager, monkeypatch) -> None:
+    monkeypatch.setattr("fleet.api.events.BEAT_SECONDS", 0.2)
+    stream = follow(manager, 0)
+    assert await anext(stream) == ": connected\n\n"
+
+    async def busy() -> None:
+        while True:
+            manager.hub.wake()
+            await asyncio.sleep(0.01)
+
+    noise = asyncio.create_task(busy())
+    async with asyncio.timeout(5):
+        assert await anext(stream) == ": beat\n\n"
+    noise.cancel()
     await stream.aclose()
 
 

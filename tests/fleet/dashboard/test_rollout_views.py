@@ -104,6 +104,11 @@ class TestActions:
         assert by_verb["rollback"].costs[0].startswith(f"2{SP}devices go back to 1.0.0")
         assert by_verb["rollback"].command == "flotilla rollout rollback ro-1"
 
+    def test_promotion_ends_the_shadow_where_devices_are_in_it(self) -> None:
+        looking = view(deployments=(deployment("a", "shadowing"), deployment("b", "queued", 2)))
+        (promote,) = (one for one in page(looking).actions if one.verb == "promote")
+        assert (promote.title, promote.costs[0]) == ("End the shadow?", f"1{SP}device for the swap now")
+
     def test_where_nothing_is_under_way(self) -> None:
         idle = view(counts=CountsView(3, 3, 0, 0, 0, 0, 0), waves=WAVES[:2], previous=())
         by_verb = {one.verb: one for one in page(idle).actions}
@@ -176,6 +181,12 @@ class TestCards:
     def test_words(self, state: str, online: bool, word: str, tone: str, done: int) -> None:
         card = rollout_views.card(deployment("a", state, online=online), NOW)
         assert (card.word, card.tone, [kind for kind, _ in card.steps].count("d")) == (word, tone, done)
+
+    def test_a_candidate_in_the_shadow_shows_what_it_compared_where_the_self_test_was(self) -> None:
+        words = "412 compared, 97.82 % agree"
+        card = rollout_views.card(deployment("a", "shadowing", shadow=words), NOW)
+        assert (card.word, card.tone, card.below) == ("shadowing", "can", words)
+        assert [kind for kind, _ in card.steps] == ["d", "d", "d", "d", "c", "", ""]
 
     def test_a_device_that_the_rollout_took_back_did_nothing_wrong(self) -> None:
         card = rollout_views.card(deployment("a", "rolled-back", reason="E_ROLLOUT_STOPPED"), NOW)

@@ -168,9 +168,9 @@ class Tampering:
         self.workshop, self.change = workshop, change
 
     def __call__(self):
-        from fleet.cli.release_door import ReleaseDoor
         from fleet.releases import packing, publish
         from fleet.releases.publish import Source
+        from fleet.rest.release_door import ReleaseDoor
 
         sent = {}
 

@@ -25,6 +25,7 @@ from fleet.store import tables
 from fleet.store.database import Database
 from fleet.telemetry import heard
 from fleet.telemetry.driver import DriftDriver
+from fleet.telemetry.figures import Standings
 from shared import signing, sketches
 from shared.errors import FlotillaError
 from shared.messages import UpdateReport
@@ -60,6 +61,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     hub: Hub = field(default_factory=Hub)
     announcer: Announced = field(default_factory=Announced)
+    standings: Standings = field(default_factory=Standings)
     sequence: int = 0
 
     def __post_init__(self) -> None:

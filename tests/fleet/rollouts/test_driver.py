@@ -191,7 +191,7 @@ async def test_telemetry_of_the_canary_feeds_the_gates(world: Any, api: httpx2.A
     await world.driver.advance()
     view = await world.view(rollout)
     assert view.state == "rolling-back"
-    assert view.reason == "15.00% of 2000 requests failed (limit 5.00%)"
+    assert view.reason == "15.00% of 2000 requests failed, at least 12.70% (limit 5.00%)"
     gates = {gate.name: gate for gate in view.gates}
     assert gates["errors"].result == "fail"
     assert (gates["errors"].value_text, gates["errors"].reference_text, gates["errors"].rule) == (
@@ -212,3 +212,105 @@ def window(device: str, sequence: int, version: str, errors: dict[str, int], lat
             "start": T0.isoformat(), "end": T0.isoformat(), "requests": 20, "errors": errors, "latency": latency,
         },
     )  # fmt: skip
+
+
+async def test_blue_green_stages_by_signed_orders_and_switches_by_newer_ones(
+    world: Any, api: httpx2.AsyncClient
+) -> None:
+    rollout = await started(world, api, strategy="blue-green", waves=None)
+    names = ("cam-1", "cam-2", "cam-3")
+    assert [custom((await world.assigned(name))[1])["activate"] for name in names] == ["later"] * 3
+    for name in names:
+        await world.report(name, rollout, "self-tested", reason="E_WAITS_FOR_SWITCH")
+    await world.driver.advance()
+    assert ["activate" in custom((await world.assigned(name))[1]) for name in names] == [False] * 3
+    assert [(await world.assigned(name))[0] for name in names] == [2, 2, 2]
+    view = await world.view(rollout)
+    assert {it.state for it in view.deployments} == {"self-tested"}
+    for name in names:
+        await world.report(name, rollout, "committed", version="2.0.0")
+        await world.serve(name, "2.0.0")
+    await world.driver.advance()
+    world.after(10)
+    await world.driver.advance()
+    assert (await world.view(rollout)).state == "completed"
+
+
+async def test_devices_that_come_into_the_target_join_the_waves_that_are_not_out(
+    world: Any, api: httpx2.AsyncClient
+) -> None:
+    rollout = await started(world, api)
+    await world.device("cam-4")
+    await world.device("cam-5", serving="2.0.0")
+    world.after(11)
+    await world.driver.advance()
+    view = await world.view(rollout)
+    assert [(it.device, it.wave, it.waits_for) for it in view.deployments if it.device > "cam-3"] == [
+        ("cam-4", 2, "wave Fleet")
+    ]
+    assert [wave.total for wave in view.waves] == [1, 3]
+    assert "cam-4" not in world.announcer.devices
+
+
+async def test_what_is_proven_bad_on_a_class_is_left_out_until_it_is_forced(
+    world: Any, api: httpx2.AsyncClient
+) -> None:
+    await world.device("cam-0", hardware="orin")
+    rollout = await started(world, api, waves=["100%"])
+    await world.report("cam-0", rollout, "rolled-back", reason="E_PROBATION_ACCURACY", detail="0.31")
+    for name in ("cam-1", "cam-2", "cam-3"):
+        await world.report(name, rollout, "committed", version="2.0.0")
+    await world.driver.advance()
+    assert (await world.view(rollout)).state == "rolling-back"
+    for name in ("cam-0", "cam-1", "cam-2", "cam-3"):
+        await world.report(name, rollout, "committed", version="1.0.0")
+    await world.driver.advance()
+    asked = {"model": "digits", "version": "2.0.0"}
+    plan = (await api.post("/rollouts", json=asked, params={"dry_run": True})).json()
+    (left,) = plan["excluded"]
+    assert (left["device"], left["hardware"], left["reason"], left["rollout"]) == (
+        "cam-0", "orin", "E_PROBATION_ACCURACY", rollout,
+    )  # fmt: skip
+    alone = {**asked, "target": {"filter": "hardware:orin"}}
+    refused = await api.post("/rollouts", json=alone)
+    assert (refused.status_code, refused.json()["code"]) == (409, "E_PROVEN_BAD")
+    forced = await api.post("/rollouts", json={**alone, "force": True})
+    assert forced.status_code == 201
+    await world.driver.advance()
+    assert custom((await world.assigned("cam-0"))[1])["force"] is True
+    await world.report("cam-0", forced.json()["id"], "committed", version="2.0.0")
+    await world.driver.advance()
+    world.after(400)
+    await world.report("cam-0", forced.json()["id"], "committed", version="2.0.0")
+    await world.driver.advance()
+    assert (await world.view(forced.json()["id"])).state == "completed"
+    await world.serve("cam-0", "1.0.0")
+    assert (await api.post("/rollouts", json=alone)).status_code == 201
+
+
+async def test_an_emergency_needs_another_person(world: Any, api: httpx2.AsyncClient) -> None:
+    rollout = await started(world, api, strategy="all-at-once", waves=None)
+    assert world.announcer.devices == []
+    own = await api.post(f"/rollouts/{rollout}/approve")
+    assert (own.status_code, own.json()["code"]) == (403, "E_OWN_APPROVAL")
+    operator = await api.post(f"/rollouts/{rollout}/approve", headers={"Authorization": "Bearer operator"})
+    assert operator.status_code == 403
+    aborted = await api.post(f"/rollouts/{rollout}/abort", json={"effects": ["stop-new"]})
+    assert aborted.json()["state"] == "aborted"
+
+
+async def test_rollouts_share_their_places_and_the_more_urgent_goes_first(world: Any, api: httpx2.AsyncClient) -> None:
+    for name in ("cam-4", "cam-5", "cam-6", "cam-7"):
+        await world.device(name)
+    asked = {"waves": ["100%"], "target": {"filter": "not (cam-6 or cam-7)"}, "timeout_seconds": 999}
+    first = await started(world, api, **asked)
+    assert len(world.announcer.devices) == 5
+    urgent = {"model": "digits", "version": "2.0.0", "priority": "high", "target": {"ids": ["cam-6", "cam-7"]}}
+    second = (await api.post("/rollouts", json={**urgent, "waves": ["100%"]})).json()
+    await world.driver.advance()
+    view = await world.view(second["id"])
+    assert {it.waits_for for it in view.deployments} == {"a place: 5 of 5 devices are at work"}
+    await world.report("cam-1", first, "committed", version="2.0.0")
+    await world.driver.advance()
+    assert len(world.announcer.devices) == 6
+    assert world.announcer.devices[-1] in ("cam-6", "cam-7")

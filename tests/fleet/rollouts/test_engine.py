@@ -10,12 +10,14 @@ from fleet.rollouts.engine import Announce, Close, Recall
 from fleet.rollouts.errors import RolloutStateError
 from fleet.rollouts.progress import shown
 from fleet.rollouts.states import (
+    ALL_BACK,
     ENDED,
     MOVES,
     QUEUED,
     TERMINAL,
     Criterion,
     DriftSign,
+    Effect,
     Event,
     Evidence,
     Limits,
@@ -28,6 +30,7 @@ from fleet.rollouts.states import (
 )
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
+ONLY_STOP = (Effect.STOP_NEW,)
 
 
 def rollout(*sizes: int, **changes: object) -> Rollout:
@@ -215,7 +218,7 @@ def test_rolled_back_means_every_touched_device_said_so() -> None:
 def test_a_late_report_of_the_way_forward_is_no_proof_of_the_way_back() -> None:
     run = Run(rollout(1), evidence(1))
     run.step(0)
-    step = engine.abort(run.rollout, run.evidence, at(1), reason="ana", back=True)
+    step = engine.abort(run.rollout, run.evidence, at(1), reason="ana", effects=ALL_BACK)
     known = engine.apply(run.evidence, step.actions, at(1))
     members = tuple(replace(member, state="committed", serving="2.0.0") for member in known.members)
     assert engine.step(step.rollout, replace(known, members=members), at(2)).rollout.state is State.ROLLING_BACK
@@ -225,7 +228,7 @@ def test_abort_without_rollback_lets_devices_finish() -> None:
     run = Run(rollout(1, 1, auto_rollback=False), evidence(1, 1))
     run.step(0)
     run.say("fetching", "d00")
-    step = run.do(engine.abort(run.rollout, run.evidence, at(1), reason="dusk", back=False), 1)
+    step = run.do(engine.abort(run.rollout, run.evidence, at(1), reason="dusk", effects=ONLY_STOP), 1)
     assert recalled(step) == []
     assert run.rollout.state is State.ABORTING
     run.say("committed", "d00")
@@ -239,13 +242,13 @@ def test_a_completed_rollout_can_be_taken_back() -> None:
     run.say("committed", "d00", serving="2.0.0")
     run.step(1)
     assert run.rollout.state is State.COMPLETED
-    step = run.do(engine.abort(run.rollout, run.evidence, at(2), reason="ana", back=True), 2)
+    step = run.do(engine.abort(run.rollout, run.evidence, at(2), reason="ana", effects=ALL_BACK), 2)
     assert recalled(step) == ["d00"]
     run.say("committed", "d00", serving="1.0.0")
     run.step(3)
     assert run.rollout.state is State.ROLLED_BACK
     with pytest.raises(RolloutStateError):
-        engine.abort(run.rollout, run.evidence, at(4), reason="again", back=True)
+        engine.abort(run.rollout, run.evidence, at(4), reason="again", effects=ALL_BACK)
 
 
 def test_a_first_version_has_nothing_to_go_back_to() -> None:
@@ -270,7 +273,7 @@ def test_a_revoked_device_is_closed_and_stops_nobody() -> None:
 @pytest.mark.parametrize(
     ("known", "words"),
     [
-        ({"candidate": Vitals(requests=100, failed=6)}, "6.00% of 100 requests failed"),
+        ({"candidate": Vitals(requests=100, failed=20)}, "20.00% of 100 requests failed"),
         ({"candidate": Vitals(requests=100, p95_ms=1200.0)}, "p95 1200.0 ms"),
         ({"candidate": Vitals(requests=100, restarts=4)}, "4 restarts"),
         ({"drift": DriftSign(0.8, "output.confidence", "d00", True)}, "output.confidence on d00: PSI 0.80"),
@@ -289,7 +292,7 @@ def test_each_gate_stops_the_rollout_with_its_own_words(known: dict[str, object]
 @pytest.mark.parametrize(
     "known",
     [
-        {"candidate": Vitals(requests=100, failed=5)},
+        {"candidate": Vitals(requests=100, failed=6)},  # beyond the limit, but not for certain
         {"candidate": Vitals(requests=49, failed=49)},  # too few to judge
         {"drift": DriftSign(0.8, "input.brightness", "d00", False)},  # large, and may be chance
     ],
@@ -392,7 +395,15 @@ def play(sizes: list[int], news: list[tuple[int, str, str, float, bool]], **chan
                 case "promote":
                     did(engine.promote(run.rollout, "p"))
                 case "abort" | "keep":
-                    did(engine.abort(run.rollout, run.evidence, at(seconds), reason="p", back=verb == "abort"))
+                    did(
+                        engine.abort(
+                            run.rollout,
+                            run.evidence,
+                            at(seconds),
+                            reason="p",
+                            effects=ALL_BACK if verb == "abort" else ONLY_STOP,
+                        )
+                    )
         except RolloutStateError:
             pass
         for _ in range(2 if twice else 1):

@@ -1,0 +1,123 @@
+"""Retire old releases: say so durably, then delete their chunks. Manifests and signed documents stay.
+
+A release is retired in a transaction that looks again whether anything needs it; a rollout that starts meanwhile
+waits for that transaction, or is seen by it. A crash before the last chunk is gone is made good by the next sweep.
+
+I/O: disk, tasks.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+
+from fleet.access.roles import Actor, system
+from fleet.hub import Hub
+from fleet.releases.depot import Depot
+from fleet.schedules import retention
+from fleet.schedules.needs import Needs, needs
+from fleet.schedules.retention import Kept, Verdict
+from fleet.settings import FleetSettings
+from fleet.store import audit, events, releases
+from fleet.store.database import Database
+from fleet.store.tables import Release
+from shared.clock import Clock
+from shared.errors import BadInputError, FlotillaError
+from shared.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 3600.0
+RETIRED: Final = "retired"
+
+
+class Parts(Protocol):
+    """What it needs of `fleet.daemon.Manager`."""
+
+    @property
+    def settings(self) -> FleetSettings: ...
+    @property
+    def database(self) -> Database: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def hub(self) -> Hub: ...
+    @property
+    def depot(self) -> Depot: ...
+
+
+class Sweep:
+    """Once an hour, where `versioning.cleanup_old_versions` says so; and whenever a person asks."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.finish()
+                if self._parts.settings.versioning.cleanup_old_versions:
+                    await self.sweep(system("cleanup"))
+            except (FlotillaError, OSError) as error:
+                logger.warning("cleanup waits for the next hour error=%s", error)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def plan(self) -> Sequence[Verdict]:
+        """What a sweep would retire now, and why the others stay."""
+        async with self._parts.database.read() as tx:
+            held = await needs(tx)
+            rows = [row for row in await releases.every(tx) if row.state != RETIRED]
+        return self._verdicts(rows, held)
+
+    async def sweep(self, actor: Actor) -> Sequence[Verdict]:
+        """Retire what nothing needs; the verdicts on all releases. A second call finds nothing more."""
+        found = [one for one in await self.plan() if one.goes]
+        retired = [one for one in found if await self._retire(one, actor)]
+        if retired:
+            self._parts.hub.wake()
+        await self.finish()
+        return [*retired, *(one for one in await self.plan() if not one.goes)]
+
+    async def finish(self) -> int:
+        """Delete the chunks of retired releases that are still here; how many there were."""
+        async with self._parts.database.read() as tx:
+            rows = await releases.every(tx)
+        return await asyncio.to_thread(self._delete, rows)
+
+    def _verdicts(self, rows: Sequence[Release], held: Needs) -> Sequence[Verdict]:
+        keep = timedelta(days=self._parts.settings.versioning.version_retention_days)
+        known = [
+            Kept(row.model, row.version, row.counter, row.published_at, held.get((row.model, row.version), ()))
+            for row in rows
+        ]
+        return retention.verdicts(known, self._parts.clock.now(), keep)
+
+    async def _retire(self, one: Verdict, actor: Actor) -> bool:
+        """True if it is retired; False if something needs it by now."""
+        now = self._parts.clock.now()
+        async with self._parts.database.write() as tx:
+            row = await tx.get(Release, (one.model, one.version), with_for_update=True)
+            if row is None or row.state == RETIRED or (one.model, one.version) in await needs(tx):
+                return False
+            row.state = RETIRED
+            subject = f"{one.model}@{one.version}"
+            text = f"{subject} retired: {one.why}; its chunks are deleted"
+            await events.add(tx, kind="release", level="info", subject=subject, text=text, now=now)
+            said = {"why": one.why, "chunks": len(_chunks(row))}
+            await audit.record(tx, actor=actor, action="model.retire", subject=subject, body=said, now=now)
+        return True
+
+    def _delete(self, rows: Sequence[Release]) -> int:
+        wanted = {name for row in rows if row.state != RETIRED for name in _chunks(row)}
+        gone = {name for row in rows if row.state == RETIRED for name in _chunks(row)} - wanted
+        return sum(self._parts.depot.remove(name) for name in sorted(gone))
+
+
+def _chunks(row: Release) -> Sequence[str]:
+    try:
+        artifacts = Manifest.parse(row.manifest).artifacts.values()
+    except BadInputError:
+        return ()  # no manifest of ours: nothing is known to be its chunk
+    return [chunk.id for artifact in artifacts for chunk in artifact.chunks]
