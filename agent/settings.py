@@ -74,7 +74,9 @@ class UpdateSettings(Section):
     defer_limit_seconds: PositiveFloat = 900.0  # of such waiting, for each of them
     after_defer: Literal["refuse", "go-on"] = "refuse"  # what happens then
     fetch_connections: PositiveInt = 4
-    fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this
+    fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this,
+    fetch_minimum_bytes_per_second: NonNegativeInt = 128  # and one that is slower for so long; 0: none is
+    max_bytes_per_second: PositiveInt | None = None  # of downloads, all connections together; None: no limit
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
 
 

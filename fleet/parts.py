@@ -14,6 +14,7 @@ import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet import exposure
@@ -29,8 +30,9 @@ from fleet.devices.liveness import Patience
 from fleet.errors import DataFolderError, ListenError, RunningError
 from fleet.hub import Hub
 from fleet.leadership import Leadership
-from fleet.releases.depot import Depot
+from fleet.releases.bucket_depot import BucketDepot
 from fleet.releases.director import Director
+from fleet.releases.folder_depot import FolderDepot
 from fleet.releases.online_keys import OnlineKeys
 from fleet.releases.repository import Repository
 from fleet.store.database import Database
@@ -45,9 +47,9 @@ from shared.topics import ALL_UP
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
     from typing import Any
 
+    from fleet.releases.depot import Depot
     from fleet.settings import FleetSettings
     from shared.clock import Clock
 
@@ -180,7 +182,7 @@ def _build(
         leadership=leadership,
         pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=settings.server.session_idle_minutes)),
-        depot=Depot(settings.data_dir / "depot"),
+        depot=_depot(settings),
         repository=Repository(keys),
         director=director,
         online_keys=keys,
@@ -202,6 +204,15 @@ def fingerprint(pepper: Pepper, keys: OnlineKeys) -> str:
     """The same text for managers with the same keys; tells nothing of them to who does not have them."""
     said = json.dumps([keys.public(), keys.escrow_public()], sort_keys=True)
     return pepper.digest(f"keys of a manager: {said}")
+
+
+def _depot(settings: FleetSettings) -> Depot:
+    store = settings.releases.store
+    if store is None:
+        return FolderDepot(settings.data_dir / "depot")
+    if "://" in store and not store.startswith("file://"):
+        return BucketDepot(store)
+    return FolderDepot(Path(store.removeprefix("file://")))
 
 
 def _link_settings(settings: FleetSettings, broker: EmbeddedBroker | None, secret: str) -> LinkSettings:

@@ -70,6 +70,13 @@ class DatabaseSettings(Section):
     url: str | None = None  # None: SQLite in the data folder
 
 
+class ReleaseSettings(Section):
+    """Where sealed chunks are kept, and from where devices load them."""
+
+    store: str | None = None  # a folder, or a URL such as s3://bucket/prefix (extra `bucket`); None: in the data folder
+    public_url: str | None = None  # the same folder as devices see it, at any web server; None: the manager serves it
+
+
 class MqttSettings(Section):
     """The broker between manager and devices."""
 
@@ -273,6 +280,7 @@ class FleetSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    releases: ReleaseSettings = ReleaseSettings()
     mqtt: MqttSettings = MqttSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
     security: SecuritySettings = SecuritySettings()

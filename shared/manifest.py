@@ -7,11 +7,13 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from shared.chunking import CHUNK_BYTES, OVERHEAD_BYTES
 from shared.errors import BadInputError
 from shared.identifiers import Digest, ModelName, Version, sha256
 
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 MAX_CHUNKS: Final = 16_384
+MAX_NAMES: Final = 256  # of operator domains, providers, hardware classes
 
 #: Artifacts of a release. `model` is the ONNX file, `golden` an .npz, `baseline` JSON (baseline.py).
 ArtifactName = Literal["model", "golden", "baseline"]
@@ -32,8 +34,8 @@ class Chunk(Part):
     """One sealed chunk: `id` is the SHA-256 of its `size_bytes` bytes of ciphertext."""
 
     id: Digest
-    size_bytes: PositiveInt
-    plain_bytes: PositiveInt
+    size_bytes: Annotated[int, Field(ge=1, le=CHUNK_BYTES + OVERHEAD_BYTES)]
+    plain_bytes: Annotated[int, Field(ge=1, le=CHUNK_BYTES)]
 
 
 class Artifact(Part):
@@ -69,9 +71,11 @@ class Runtime(Part):
 
     format: Literal["onnx"] = "onnx"
     ir_version: PositiveInt
-    opset: dict[str, PositiveInt]  # operator domain -> version
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)  # acceptable ones, best first
-    hardware: tuple[str, ...] = ("*",)  # hardware classes (fnmatch patterns)
+    opset: Annotated[dict[str, PositiveInt], Field(max_length=MAX_NAMES)]  # operator domain -> version
+    providers: Annotated[tuple[str, ...], Field(max_length=MAX_NAMES)] = (
+        "CPUExecutionProvider",
+    )  # acceptable ones, best first
+    hardware: Annotated[tuple[str, ...], Field(max_length=MAX_NAMES)] = ("*",)  # hardware classes (fnmatch patterns)
 
 
 class Manifest(Part):

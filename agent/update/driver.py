@@ -118,13 +118,13 @@ class Driver:
             backoff=backoff,
             checkpoint=checkpoint,
         )
-        fetcher = Fetcher(
+        fetcher = Fetcher.of(
+            settings,
             http,
             source_url=manager_url,
             store=self._store,
-            connections=settings.fetch_connections,
-            idle_seconds=settings.fetch_idle_seconds,
             backoff=backoff,
+            trouble=self._tell_trouble,
         )
         self_test = SelfTest.of(settings, python=own.worker_python)
         examination = Examination(
@@ -384,6 +384,10 @@ class Driver:
     def _tell_waiting(self, update: Update, code: str, detail: str) -> None:
         if found := lifecycle.draft(update):
             self._report(replace(found, reason=code, detail=detail))
+
+    def _tell_trouble(self, error: FlotillaError) -> None:
+        if update := self._journal.update("current"):
+            self._tell_waiting(update, error.code, error.detail)
 
     def _prune_engines(self) -> None:
         """Engines go with the last slot that holds their model."""

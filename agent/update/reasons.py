@@ -162,6 +162,20 @@ class SourceUnavailableError(UnavailableError):
     default_remedy = "the device tries again by itself; check the network and the manager"
 
 
+class CaptivePortalError(SourceUnavailableError):
+    """A web page answers in the place of the source: the network wants somebody to sign in."""
+
+    code = "E_CAPTIVE_PORTAL"
+    default_remedy = "sign in to the network, or use another one; the device goes on by itself"
+
+
+class CertificateError(SourceUnavailableError):
+    """The source's TLS certificate has expired, is not valid yet, or proves nothing."""
+
+    code = "E_CERTIFICATE"
+    default_remedy = "renew the certificate of the server; check the device's clock and its certificate authorities"
+
+
 class JournalBusyError(UnavailableError):
     """The journal cannot be written now: the disk is full or the file is locked."""
 

@@ -10,6 +10,7 @@ I/O: disk, tasks.
 """
 
 import asyncio
+import re
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.api.context import Actor, Problem, allow, manager_of, public
 from fleet.api.problems import NotFoundError
+from fleet.releases import depot
 from fleet.releases.depot import MAX_CHUNK_BYTES
 from fleet.store import releases as store
 from shared.identifiers import Digest, checked
@@ -26,6 +28,9 @@ from shared.manifest import MAX_CHUNKS
 router = APIRouter(tags=["releases"])
 
 FOREVER: Final = "public, max-age=31536000, immutable"
+BYTES: Final = "application/octet-stream"
+ELSEWHERE: Final = "Flotilla-Elsewhere"  # who sends it follows a redirect to the same name
+_RANGE: Final = re.compile(r"bytes=([0-9]{1,9})-([0-9]{0,9})")
 _Releaser = Annotated[Actor, Depends(allow("releases:write"))]
 
 
@@ -76,13 +81,25 @@ async def put(name: str, request: Request, response: Response, _actor: _Releaser
 )
 async def get_chunk(name: str, request: Request) -> Response:
     """Ciphertext, to be checked against its name by whoever fetches it."""
-    path = manager_of(request).depot.path(name)
-    headers = {"Cache-Control": FOREVER, "ETag": f'"{name}"', "X-Content-Type-Options": "nosniff"}
-    if not path.is_file():
+    manager = manager_of(request)
+    path = manager.depot.where(name)
+    public_url = manager.settings.releases.public_url
+    if public_url is not None and ELSEWHERE in request.headers:
+        headers = {"Location": f"{public_url.rstrip('/')}/{depot.place(name)}", "Vary": ELSEWHERE}
+        return Response(status_code=307, headers={**headers, "Cache-Control": "no-store"})
+    headers = {"Cache-Control": FOREVER, "ETag": f'"{name}"', "X-Content-Type-Options": "nosniff", "Vary": ELSEWHERE}
+    if path is not None and path.is_file():
+        if _known(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        return FileResponse(path, media_type=BYTES, headers=headers)
+    data = await asyncio.to_thread(manager.depot.get, name) if path is None else None
+    if data is None:
         raise NotFoundError(f"no chunk {name[:12]} here")
-    if _known(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    return FileResponse(path, media_type="application/octet-stream", headers=headers)
+    return (
+        Response(status_code=304, headers=headers)
+        if _known(request, headers["ETag"])
+        else _part(request, data, headers)
+    )
 
 
 @router.get("/manifests/{digest}", dependencies=[Depends(public())], summary="The manifest of a release, as signed")
@@ -107,6 +124,19 @@ async def get_metadata(file: str, request: Request) -> Response:
         data = await manager.repository.document(tx, file)
     caching = FOREVER if file[:1].isdigit() else "no-cache"
     return Response(data, media_type="application/json", headers={"Cache-Control": caching})
+
+
+def _part(request: Request, data: bytes, headers: dict[str, str]) -> Response:
+    """All of `data`, or the one range that is asked for."""
+    headers = {**headers, "Accept-Ranges": "bytes"}
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    if asked is None or request.headers.get("if-range", headers["ETag"]) != headers["ETag"]:
+        return Response(data, media_type=BYTES, headers=headers)
+    start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+    if start > end:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{len(data)}"})
+    headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+    return Response(data[start : end + 1], status_code=206, media_type=BYTES, headers=headers)
 
 
 def _known(request: Request, tag: str) -> bool:

@@ -7,7 +7,7 @@ I/O: none.
 
 from typing import ClassVar
 
-from shared.errors import RefusedError
+from shared.errors import BrokenError, RefusedError, UnavailableError
 
 
 class MetadataError(RefusedError):
@@ -66,3 +66,17 @@ class NoDocumentError(RefusedError):
 
     code = "E_NO_DOCUMENT"
     status: ClassVar[int] = 404
+
+
+class StoreError(UnavailableError):
+    """The place where chunks are kept cannot be reached, or refuses."""
+
+    code = "E_STORE"
+    default_remedy = "check releases.store, its credentials and the network from the manager to it; then repeat"
+
+
+class StoreSetupError(BrokenError):
+    """`releases.store` is no place that this manager knows how to reach."""
+
+    code = "E_STORE_SETUP"
+    default_remedy = "write a folder or a URL such as s3://bucket/prefix; for s3: pip install 'flotilla-edge[bucket]'"

@@ -8,12 +8,13 @@ I/O: disk, tasks.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
 
 from fleet.access.roles import Actor, system
 from fleet.hub import Hub
+from fleet.releases import leftovers
 from fleet.releases.depot import Depot
 from fleet.schedules import retention
 from fleet.schedules.needs import Needs, needs
@@ -81,10 +82,13 @@ class Sweep:
         return [*retired, *(one for one in await self.plan() if not one.goes)]
 
     async def finish(self) -> int:
-        """Delete the chunks of retired releases that are still here; how many there were."""
+        """Delete the chunks of retired releases that are still here, how many there were; and of uploads given up."""
         async with self._parts.database.read() as tx:
             rows = await releases.every(tx)
-        return await asyncio.to_thread(self._delete, rows)
+            roles = {role: row.data for role, row in (await releases.newest_documents(tx)).items()}
+        deleted = await asyncio.to_thread(self._delete, rows)
+        await asyncio.to_thread(self._abandoned, rows, roles)
+        return deleted
 
     def _verdicts(self, rows: Sequence[Release], held: Needs) -> Sequence[Verdict]:
         keep = timedelta(days=self._parts.settings.versioning.version_retention_days)
@@ -113,6 +117,12 @@ class Sweep:
         wanted = {name for row in rows if row.state != RETIRED for name in _chunks(row)}
         gone = {name for row in rows if row.state == RETIRED for name in _chunks(row)} - wanted
         return sum(self._parts.depot.remove(name) for name in sorted(gone))
+
+    def _abandoned(self, rows: Sequence[Release], roles: Mapping[str, bytes]) -> None:
+        live = [row.manifest for row in rows if row.state != RETIRED]
+        signed = {role: data for role, data in roles.items() if role.startswith("model-")}
+        if found := leftovers.clear(self._parts.depot, live, signed, self._parts.clock.now()):
+            logger.info("abandoned chunks deleted number=%d", found)
 
 
 def _chunks(row: Release) -> Sequence[str]:

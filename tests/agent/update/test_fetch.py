@@ -9,7 +9,8 @@ import pytest
 
 from agent.update import plan
 from agent.update.chunk_store import ChunkStore
-from agent.update.fetch import Backoff, Fetcher
+from agent.update.fetch import Backoff, Fetcher, _Arriving
+from agent.update.reasons import SourceUnavailableError
 from shared.chunking import DamagedChunkError
 from shared.identifiers import sha256
 from tests.simulators.release_repository import Release, ReleaseRepository
@@ -95,8 +96,10 @@ async def test_an_endless_answer_is_not_read_to_its_end(
     repository.files[f"/chunks/{name}"] = b"x" * 50_000_000
     async with httpx2.AsyncClient() as http:
         fetcher = Fetcher(http, source_url=repository.url, store=store, connections=1, idle_seconds=5)
-        with pytest.raises(Exception, match="longer than"):
-            await fetcher._get(f"/chunks/{name}", len(release.chunks[name]))
+        arriving = _Arriving()
+        with pytest.raises(SourceUnavailableError, match="longer than"):
+            await fetcher._get(f"/chunks/{name}", arriving, len(release.chunks[name]))
+        assert not arriving.data
 
 
 async def test_a_manifest_is_checked_by_its_name(

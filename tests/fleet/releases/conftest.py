@@ -23,11 +23,12 @@ from fleet.api.problems import Problem, of_error
 from fleet.cli.__main__ import cli
 from fleet.hub import Hub
 from fleet.releases import reference_run
-from fleet.releases.depot import Depot
 from fleet.releases.director import Director
+from fleet.releases.folder_depot import FolderDepot
 from fleet.releases.keystore import Keystore
 from fleet.releases.online_keys import OnlineKeys
 from fleet.releases.repository import Repository
+from fleet.settings import FleetSettings
 from fleet.store.database import Database
 from shared.errors import FlotillaError
 from tests.simulators import digits
@@ -151,7 +152,8 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
         database=Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}"),
         clock=Hands(),
         hub=Hub(),
-        depot=Depot(tmp_path / "fleet" / "depot"),
+        settings=FleetSettings(),
+        depot=FolderDepot(tmp_path / "fleet" / "depot"),
         repository=Repository(keys),
         director=Director(keys),
         online_keys=keys,

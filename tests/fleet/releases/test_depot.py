@@ -1,11 +1,15 @@
 """Chunks: written once, checked, served in ranges, never outside of the folder."""
 
 import threading
+import uuid
 
 import httpx2
 import pytest
 
-from fleet.releases.depot import MAX_CHUNK_BYTES, Depot
+from fleet.releases.bucket_depot import BucketDepot
+from fleet.releases.depot import MAX_CHUNK_BYTES
+from fleet.releases.folder_depot import FolderDepot
+from fleet.settings import FleetSettings, ReleaseSettings
 from shared.chunking import DamagedChunkError
 from shared.errors import BadInputError
 from shared.identifiers import sha256
@@ -20,7 +24,7 @@ def ask(workshop, method, path, token="releaser", **arguments):
 
 
 def test_a_chunk_is_kept_once_under_its_digest(tmp_path):
-    depot = Depot(tmp_path)
+    depot = FolderDepot(tmp_path)
     assert depot.missing([NAME]) == [NAME]
     assert depot.put(NAME, CHUNK) is True
     assert depot.put(NAME, CHUNK) is False
@@ -30,7 +34,7 @@ def test_a_chunk_is_kept_once_under_its_digest(tmp_path):
 
 
 def test_what_is_not_the_chunk_is_refused_and_leaves_nothing(tmp_path):
-    depot = Depot(tmp_path)
+    depot = FolderDepot(tmp_path)
     with pytest.raises(DamagedChunkError):
         depot.put(NAME, CHUNK + b"x")
     too_long = bytes(MAX_CHUNK_BYTES + 1)
@@ -45,11 +49,11 @@ def test_what_is_not_the_chunk_is_refused_and_leaves_nothing(tmp_path):
 )
 def test_a_name_that_is_no_digest_leads_nowhere(tmp_path, name):
     with pytest.raises(BadInputError):
-        Depot(tmp_path).path(name)
+        FolderDepot(tmp_path).path(name)
 
 
 def test_many_writers_of_one_chunk_leave_one_whole_file(tmp_path):
-    depot = Depot(tmp_path)
+    depot = FolderDepot(tmp_path)
     start = threading.Barrier(8)
 
     def write():
@@ -65,7 +69,10 @@ def test_many_writers_of_one_chunk_leave_one_whole_file(tmp_path):
     assert depot.get(NAME) == CHUNK
 
 
-def test_uploaded_chunks_are_served_to_anybody_in_ranges_for_ever(workshop):
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_uploaded_chunks_are_served_to_anybody_in_ranges_for_ever(workshop, kind):
+    if kind == "bucket":
+        workshop.manager.depot = BucketDepot(f"memory://{uuid.uuid4()}")
     assert ask(workshop, "POST", "/api/v1/chunks/missing", json={"ids": [NAME]}).json() == {"missing": [NAME]}
     assert ask(workshop, "PUT", f"/api/v1/chunks/{NAME}", content=CHUNK).status_code == 201
     assert ask(workshop, "PUT", f"/api/v1/chunks/{NAME}", content=CHUNK).status_code == 200
@@ -82,6 +89,20 @@ def test_uploaded_chunks_are_served_to_anybody_in_ranges_for_ever(workshop):
     assert (rest.status_code, rest.content) == (206, CHUNK[10000:])
     assert httpx2.get(url, headers={"Range": "bytes=99999-"}, trust_env=False).status_code == 416
     assert httpx2.get(url, headers={"If-None-Match": f'"{NAME}"'}, trust_env=False).status_code == 304
+
+
+def test_who_follows_redirects_is_sent_to_where_chunks_are_public(workshop):
+    ask(workshop, "PUT", f"/api/v1/chunks/{NAME}", content=CHUNK)
+    settings = FleetSettings(releases=ReleaseSettings(public_url="https://cdn.example/fleet/"))
+    workshop.manager.settings = settings
+    url = f"{workshop.url}/chunks/{NAME}"
+    sent = httpx2.get(url, headers={"Flotilla-Elsewhere": "1"}, trust_env=False)
+    assert (sent.status_code, sent.headers["location"]) == (
+        307,
+        f"https://cdn.example/fleet/chunks/{NAME[:2]}/{NAME}",
+    )
+    assert sent.headers["cache-control"] == "no-store"
+    assert httpx2.get(url, trust_env=False).content == CHUNK
 
 
 def test_bad_uploads_are_refused(workshop):

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import select, update
 
 from fleet.api import aliases, schedules
-from fleet.releases.depot import Depot
 from fleet.releases.director import Director
+from fleet.releases.folder_depot import FolderDepot
 from fleet.releases.online_keys import OnlineKeys
 from fleet.schedules.driver import ScheduleDriver
 from fleet.settings import FleetSettings
@@ -29,7 +29,7 @@ WINDOWS = ["windows", "keep-versions"]
 
 @dataclass
 class Later(World):
-    depot: Depot | None = None
+    depot: FolderDepot | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ async def world(tmp_path: Path, sections: dict[str, Any], empty: Path) -> AsyncI
     await database.open()
     keys = OnlineKeys.open(tmp_path / "keys")
     made = Later(settings, database, Director(keys), keys)
-    made.depot = Depot(tmp_path / "depot")
+    made.depot = FolderDepot(tmp_path / "depot")
     yield made
     await database.close()
 

@@ -57,7 +57,7 @@ def here(world: Later) -> set[str]:
     assert world.depot is not None
     found = set()
     for version in VERSIONS:
-        has = {world.depot.has(artifact.chunks[0].id) for artifact in manifest(version).artifacts.values()}
+        has = {world.depot.get(artifact.chunks[0].id) is not None for artifact in manifest(version).artifacts.values()}
         assert len(has) == 1, version
         found |= {version} if has == {True} else set()
     return found

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from fleet.access.roles import system
-from fleet.releases.depot import Depot
+from fleet.releases.folder_depot import FolderDepot
 from fleet.rollouts import plan
 from fleet.rollouts.errors import WithdrawnError
 from fleet.schedules import aliases, making
@@ -52,7 +52,7 @@ async def test_several_managers_make_one_rollout_of_a_moved_alias(either_world: 
 async def test_a_release_is_retired_or_rolled_out_and_never_both(either_world: Later) -> None:
     world = either_world
     await fleet(world)
-    world.depot = Depot(world.settings.data_dir / "depot")
+    world.depot = FolderDepot(world.settings.data_dir / "depot")
     world.clock.at += timedelta(days=60)
     now = world.clock.now()
     request = plan.Request(model="digits", version="2.0.0")
