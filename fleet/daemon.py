@@ -1,7 +1,7 @@
 """The manager's process: one task group; it ends when one of its tasks breaks, and is started again.
 
     parts -> tasks -> listening -> endpoints.json -> READY
-               '-> follow -> lead: link, ingest, drivers      (ADR 32; with SQLite at once)
+               '-> follow -> lead: link, ingest, drivers      (ADR 30; with SQLite at once)
 
 Crash-only: nothing is put in order at the end that the start would not put in order.
 

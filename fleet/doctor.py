@@ -18,8 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from fleet.access.secrets import Pepper
-from fleet.parts import fingerprint
-from fleet.releases.depot import Depot
+from fleet.parts import depot_of, fingerprint
 from fleet.releases.online_keys import OnlineKeys
 from fleet.store import leadership
 from fleet.store.database import HEAD, revision
@@ -187,10 +186,9 @@ def _depot(settings: FleetSettings, manifests: Sequence[bytes]) -> Finding:
     """Whether chunks that another manager took are here as well."""
     parsed = [Manifest.parse(manifest) for manifest in manifests]
     names = {chunk.id for manifest in parsed for artifact in manifest.artifacts.values() for chunk in artifact.chunks}
-    folder = settings.data_dir / "depot"
-    missing = len(Depot(folder).missing(sorted(names)))
+    missing = len(depot_of(settings).missing(sorted(names)))
     if missing:
-        fix = f"let {folder} be one folder for all managers, on shared storage"
+        fix = "let releases.store be one folder on shared storage, or one bucket, for all managers"
         return Finding("depot", "fail", f"{missing} of {len(names)} chunks are not here: devices wait for them", fix)
     return Finding("depot", "pass", f"all {len(names)} chunks of the releases are here")
 

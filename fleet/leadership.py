@@ -1,4 +1,4 @@
-"""Lead, or wait until the leader is gone: a lease in the database, renewed while this process answers (ADR 32).
+"""Lead, or wait until the leader is gone: a lease in the database, renewed while this process answers (ADR 30).
 
     following --lease free--> leading --renewal refused, or none in time--> the process ends
 

@@ -182,7 +182,7 @@ def _build(
         leadership=leadership,
         pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=settings.server.session_idle_minutes)),
-        depot=_depot(settings),
+        depot=depot_of(settings),
         repository=Repository(keys),
         director=director,
         online_keys=keys,
@@ -206,7 +206,8 @@ def fingerprint(pepper: Pepper, keys: OnlineKeys) -> str:
     return pepper.digest(f"keys of a manager: {said}")
 
 
-def _depot(settings: FleetSettings) -> Depot:
+def depot_of(settings: FleetSettings) -> Depot:
+    """The store of chunks that the settings name."""
     store = settings.releases.store
     if store is None:
         return FolderDepot(settings.data_dir / "depot")

@@ -2,7 +2,7 @@
 
 What cannot be reached is tried again for ever, with full jitter: a source that is down, silent or too slow, a network
 behind a captive portal, a certificate that expired, a full disk. A source that serves other bytes than named is given a
-few tries. It may say that a thing lies elsewhere (ADR 30); when nothing good comes from there, it is asked itself.
+few tries. It may say that a thing lies elsewhere (ADR 29); when nothing good comes from there, it is asked itself.
 Bytes are read no further than the manifest allows.
 
 I/O: network, tasks, chance.

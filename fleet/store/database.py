@@ -2,7 +2,7 @@
 
 SQLite by default (WAL, synchronous=FULL: what was committed survives a power cut). Another database is a URL away.
 Writers take turns, on PostgreSQL also those of several managers: who holds the pen sees all that was written before,
-and nobody else writes meanwhile (ADR 32). Queries live in the modules beside this one, one per subject, `tx` first.
+and nobody else writes meanwhile (ADR 30). Queries live in the modules beside this one, one per subject, `tx` first.
 
 I/O: disk, tasks.
 """
