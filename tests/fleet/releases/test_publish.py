@@ -10,6 +10,7 @@ import pytest
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
+from fleet.devices.assigning import Order
 from fleet.releases import documents
 from fleet.store import releases as store
 from shared import chunking, signing
@@ -60,7 +61,7 @@ def test_a_published_version_is_accepted_opened_and_run_by_a_device(founded, tmp
         device="cam-1",
         box_key=bytes(box.public_key),
         release=release,
-        rollout="ro-1",
+        order=Order("ro-1"),
         version=7,
         now=founded.clock.now(),
     )
