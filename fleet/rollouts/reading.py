@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import engine, gate, gathering, pacing, progress, saved, verdicts
+from fleet.rollouts import gate, gathering, pacing, progress, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import DriftSign, Evidence, HookAnswer, SiteBudget, SiteLoad, Vitals
@@ -121,7 +121,7 @@ async def rollout_view(tx: AsyncSession, rollout_id: str, now: datetime) -> prog
     facts = progress.Facts(
         rollout=rollout,
         evidence=known,
-        checks=gate.judge(rollout, engine.judged(rollout, known), now),
+        checks=gate.judge(rollout, known, now),
         histories={
             **verdicts.histories(await gates.verdicts(tx, rollout_id, before=None, limit=POINTS)),
             **histories(windows),
