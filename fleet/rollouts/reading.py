@@ -31,7 +31,8 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster:
     rows, owed = await store.members(tx, row.id, row.model), await store.owing(tx, row.id)
     found = (roster or Roster()).members(row.id, rows, owed)
     found = await in_turn(tx, row, found, now)
-    touched = {one.device for one in found if one.touched}
+    drift = await store.drift(tx, row.model)
+    touched = {one.device for one in found if one.touched} if drift else set[str]()
     state, said = await gates.trials(tx, row.id), await gates.hook(tx, row.id)
     return Evidence(
         members=found,
@@ -40,7 +41,7 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster:
         crashing=await counted.crashing(tx, row.id, CRASHES),
         candidate=_vitals(await counted.side(tx, row, candidate=True)),
         control=_vitals(await counted.side(tx, row, candidate=False)),
-        drift=drift_sign(await store.drift(tx, row.model), row.version, touched),
+        drift=drift_sign(drift, row.version, touched),
         trials=gathering.trials_of(state),
         usual_failures=None if state is None else state.usual_failures,
         accuracy=None if state is None else state.accuracy,
