@@ -21,20 +21,16 @@ class Roster:
     """What was seen at the last look of each rollout. One for each driver."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, dict[str, tuple[str, Member]]] = {}
+        self._seen: dict[str, dict[str, Member]] = {}
 
-    def members(self, rollout_id: str, rows: Iterable[tuple[str, str]], owed: Collection[str]) -> tuple[Member, ...]:
-        """The members that these rows (device, fields) are, in their order; `owed` are told something that is not yet
-        out."""
+    def members(self, rollout_id: str, rows: Iterable[str], owed: Collection[str]) -> tuple[Member, ...]:
+        """The members that these rows are, in their order; `owed` are told something that is not yet out."""
         before = self._seen.get(rollout_id, {})
-        found: dict[str, tuple[str, Member]] = {}
-        for device, row in rows:
-            known = before.get(device)
-            found[device] = known if known is not None and known[0] == row else (row, member(row))
+        found = {row: before.get(row) or member(row) for row in rows}
         self._seen[rollout_id] = found
         if not owed:
-            return tuple([known for _, known in found.values()])
-        return tuple([replace(one, owed=True) if one.device in owed else one for _, one in found.values()])
+            return tuple(found.values())
+        return tuple([replace(one, owed=True) if one.device in owed else one for one in found.values()])
 
     def keep(self, rollout_ids: Collection[str]) -> None:
         """Forget every other rollout."""

@@ -76,8 +76,8 @@ class MemberRow(NamedTuple):
     shadow: dict[str, Any] | str | None  # shared.messages.ShadowFigures
 
 
-async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tuple[str, str]]:
-    """Every device of a rollout, by wave, with the fields of its `MemberRow` as a JSON array. There may be a hundred
+async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[str]:
+    """The fields of a `MemberRow` as a JSON array for every device of a rollout, by wave. There may be a hundred
     thousand, so that nothing is made of them here: what did not change since the last look need not be made again,
     and one text is read and compared faster than each field."""
     row, device = Deployment, Device
@@ -91,11 +91,11 @@ async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tup
     fields = [type_coerce(column, raw) for column in columns]
     sqlite = tx.get_bind().dialect.name == "sqlite"
     text = func.json_array(*fields) if sqlite else cast(func.json_build_array(*fields), Text)
-    query = select(row.device_id, text).join(Device, Device.id == Deployment.device_id)
+    query = select(text).join(Device, Device.id == Deployment.device_id)
     query = query.where(Deployment.rollout_id == rollout_id).order_by(Deployment.wave, Deployment.device_id)
     await tx.flush()
     connection = await tx.connection()
-    return (await connection.execute(query)).all()
+    return (await connection.scalars(query)).all()
 
 
 async def pairs(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[Deployment, Device]]:
