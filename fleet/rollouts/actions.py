@@ -7,10 +7,11 @@ I/O: none.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
+from fleet.rollouts.numbers import Numbers
 from fleet.rollouts.states import QUEUED, Evidence, Member, Rollout
 
 #: Reasons that the manager itself gives for the end of a device's way.
@@ -83,6 +84,8 @@ class Step:
     actions: tuple[Action, ...] = ()
     notes: tuple[Note, ...] = ()
     condemned: tuple[Condemned, ...] = ()
+    #: What the gates judged by on the way, if they did: for the verdict that is kept. It asks for nothing.
+    numbers: Numbers | None = field(default=None, compare=False)
 
     def then(self, following: "Step") -> "Step":
         """Both, one after the other."""
@@ -91,6 +94,7 @@ class Step:
             (*self.actions, *following.actions),
             (*self.notes, *following.notes),
             (*self.condemned, *following.condemned),
+            self.numbers or following.numbers,
         )
 
 

@@ -51,7 +51,7 @@ async def change(
     before, evidence = await loaded(tx, row, now, roster)
     step = decide(before, evidence, now)
     if alarm:
-        await verdicts.keep(tx, before, engine.judged(before, evidence), now)
+        await verdicts.keep(tx, before, step.numbers)
     if step == engine.Step(before):
         return before
     row.body, row.state, row.reason = saved.to_json(step.rollout), step.rollout.state.value, step.rollout.reason

@@ -109,8 +109,8 @@ class RolloutDriver:
             if row is None:
                 return
             rollout, evidence = await loaded(tx, row, now, self._roster)
-            nothing = engine.step(rollout, evidence, now) == engine.Step(rollout)
-            if nothing and await verdicts.pending(tx, rollout, engine.judged(rollout, evidence), now) is None:
+            step = engine.step(rollout, evidence, now)
+            if step == engine.Step(rollout) and await verdicts.pending(tx, rollout, step.numbers) is None:
                 return
         async with self._parts.database.write() as tx:  # again, on what is true while we hold the pen
             await change(tx, rollout_id, engine.step, now, alarm=True, roster=self._roster)

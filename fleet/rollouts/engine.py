@@ -27,7 +27,8 @@ from fleet.rollouts.actions import (
     apply,
 )
 from fleet.rollouts.errors import OwnApprovalError
-from fleet.rollouts.gate import Check, Result, judge, worst
+from fleet.rollouts.gate import Check, Result, decide, worst
+from fleet.rollouts.numbers import count
 from fleet.rollouts.pacing import turns
 from fleet.rollouts.states import TERMINAL, Event, Evidence, Member, Rollout, State, advance
 from fleet.rollouts.winding import abort, overdue, wind_down
@@ -46,7 +47,6 @@ __all__ = [
     "applied",
     "apply",
     "approve",
-    "judged",
     "over",
     "pause",
     "promote",
@@ -80,25 +80,17 @@ def _forward(rollout: Rollout, evidence: Evidence, now: datetime) -> Step:
     closing = tuple(overdue(rollout, evidence.members, now))
     evidence = apply(evidence, closing, now)
     begun = Step(rollout, closing, tuple(Note("warn", f"{close.device}: {close.detail}") for close in closing))
-    checks = judge(rollout, judged(rollout, evidence), now)
+    numbers = count(rollout, evidence, now)
+    begun, checks = replace(begun, numbers=numbers), decide(numbers)
     if bad := next((check for check in checks if check.result is Result.FAIL), None):
         proven = tuple(_condemned(evidence.members, bad))
-        return Step(rollout, condemned=proven).then(begun).then(_harmful(rollout, evidence, now, bad.detail))
+        return replace(begun, condemned=proven).then(_harmful(rollout, evidence, now, bad.detail))
     if rollout.state is not State.RUNNING:
         return begun
     grown = _grow(rollout, evidence, checks, now)
     if grown.rollout.state is not State.RUNNING:
         return begun.then(grown)
     return begun.then(grown).then(_told(grown.rollout, apply(evidence, grown.actions, now), now))
-
-
-def judged(rollout: Rollout, evidence: Evidence) -> Evidence:
-    """What the gates judge: who has the release staged, and waits for the switch, did what was asked so far."""
-    if rollout.strategy != "blue-green":
-        return evidence
-    committed = str(Phase.COMMITTED)
-    members = tuple(replace(it, state=committed) if it.staged else it for it in evidence.members)
-    return replace(evidence, members=members)
 
 
 def _harmful(rollout: Rollout, evidence: Evidence, now: datetime, reason: str) -> Step:

@@ -16,7 +16,7 @@ import httpx2
 from fleet.alerts import signature
 from fleet.alerts.senders import posting
 from fleet.alerts.senders.secret_files import secret
-from fleet.rollouts import engine, hooks, saved, verdicts
+from fleet.rollouts import hooks, saved, verdicts
 from fleet.rollouts.changing import loaded
 from fleet.rollouts.gate_driver import Parts
 from fleet.rollouts.states import Hook, HookAnswer, Rollout
@@ -58,7 +58,7 @@ class HookDriver:
         asked_at = before.asked_at if before is not None and before.wave == rollout.wave else None
         if not _asks(rollout) or not hooks.due(hook, asked_at, now):
             return
-        found = verdicts.make(rollout, engine.judged(rollout, evidence), now)
+        found = verdicts.make(rollout, evidence, now)
         told = found.numbers
         counts = {"released": told.released, "committed": told.committed, "ended": told.ended, "silent": told.silent}
         answer = await self._ask(hook, hooks.question(rollout, found.checks, counts, now), now)

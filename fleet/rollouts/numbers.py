@@ -19,8 +19,10 @@ from fleet.rollouts.trials import Trials
 from shared.messages import Phase
 
 E_GOLDEN_MISMATCH: Final = "E_GOLDEN_MISMATCH"  # what a device says when its self-test gives other outputs
+_COMMITTED: Final = str(Phase.COMMITTED)
+_BAD: Final = ENDED - {_COMMITTED}
 #: Behind these the self-test was passed.
-_TESTED: Final = frozenset({Phase.SELF_TESTED, Phase.PROBATION, Phase.COMMITTED, Phase.ROLLED_BACK})
+_TESTED: Final = frozenset(map(str, (Phase.SELF_TESTED, Phase.PROBATION, Phase.COMMITTED, Phase.ROLLED_BACK)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,12 @@ class Numbers:
 def count(rollout: Rollout, evidence: Evidence, now: datetime) -> Numbers:
     """The numbers of this evidence."""
     limits = rollout.limits
-    released = [member for member in evidence.released(rollout.wave) if not member.preempted]
-    ended = [member for member in released if member.touched and member.forward in ENDED]
-    bad = [member for member in ended if member.forward != Phase.COMMITTED]
-    took = [member for member in released if member.forward == Phase.COMMITTED and member.active]
+    released = [it for it in evidence.released(rollout.wave) if it.told_at is not None or not it.preempted]
+    ways = _ways(rollout, released)
+    told = Counter(way for way, member in zip(ways, released, strict=True) if member.told_at is not None)
+    known = Counter(ways)
+    bad = [it for it, way in zip(released, ways, strict=True) if way in _BAD and it.told_at is not None]
+    took = [it for it, way in zip(released, ways, strict=True) if way == _COMMITTED and it.active]
     latest = now - timedelta(seconds=limits.silence_seconds)
     mismatched = sum(_why(member)[0] == E_GOLDEN_MISMATCH for member in bad)
     return Numbers(
@@ -64,15 +68,15 @@ def count(rollout: Rollout, evidence: Evidence, now: datetime) -> Numbers:
         wave=rollout.wave,
         limits=limits,
         released=len(released),
-        committed=sum(member.forward == Phase.COMMITTED for member in released),
-        over=bool(released) and all(member.ended for member in released),
-        ended=len(ended),
+        committed=known[_COMMITTED],
+        over=bool(released) and ENDED.issuperset(known),
+        ended=sum(number for way, number in told.items() if way in ENDED),
         bad=dict(Counter(member.forward for member in bad)),
         first=_first(bad),
-        examined=mismatched + sum(member.touched and member.forward in _TESTED for member in released),
+        examined=mismatched + sum(number for way, number in told.items() if way in _TESTED),
         mismatched=mismatched,
         took=len(took),
-        silent=sum(member.seen_at is not None and member.seen_at < latest for member in took),
+        silent=sum([member.seen_at is not None and member.seen_at < latest for member in took]),
         usual_failures=evidence.usual_failures,
         accuracy=evidence.accuracy,
         candidate=evidence.candidate,
@@ -82,6 +86,15 @@ def count(rollout: Rollout, evidence: Evidence, now: datetime) -> Numbers:
         hook=evidence.hook,
         shadow=shadowing.judge(rollout, released),
     )
+
+
+def _ways(rollout: Rollout, members: Sequence[Member]) -> Sequence[str]:
+    """How each way forward stands. One that waits for the switch of all with the release staged did what was asked so
+    far. A column of its own: there may be a hundred thousand, and each is looked at several times."""
+    ways = [member.state if member.recalled_at is None else member.forward for member in members]
+    if rollout.strategy != "blue-green":
+        return ways
+    return [_COMMITTED if member.staged else way for member, way in zip(members, ways, strict=True)]
 
 
 def _why(member: Member) -> tuple[str | None, str | None]:

@@ -9,13 +9,15 @@ I/O: none.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Final
 
-from fleet.rollouts.states import QUEUED, Evidence, Member, Rollout, SiteLoad, State
+from fleet.rollouts.states import QUEUED, Evidence, Member, Rollout, SiteBudget, SiteLoad, State
 from shared.messages import Phase
 
 _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
+_NO_BUDGET: Final = SiteBudget()
 #: States in which a device may still be downloading.
 _FETCHES: Final = frozenset({QUEUED, str(Phase.ANNOUNCED), str(Phase.VERIFIED), str(Phase.FETCHING)})
 
@@ -30,13 +32,14 @@ class Turns:
 
 def turns(rollout: Rollout, evidence: Evidence, now: datetime) -> Turns:
     """Whose turn it is. One that is offline takes no place: its announcement waits for it."""
-    untold = [member for member in evidence.members if member.wave <= rollout.wave and _untold(member)]
+    members = evidence.members
+    untold = [it for it in members if it.told_at is None and it.wave <= rollout.wave and _untold(it)]
     if not untold:
         return Turns()
     counters = _Counters.of(rollout, evidence, now)
     tell: list[str] = []
     waits: dict[str, str] = {}
-    for member in sorted(untold, key=lambda member: member.wave):
+    for member in sorted(untold, key=attrgetter("wave")):
         why = counters.why_not(member)
         if why is None:
             counters.take(member)
@@ -63,7 +66,7 @@ def waits(rollout: Rollout, evidence: Evidence, now: datetime) -> Mapping[str, s
 
 def at_work(rollout: Rollout, member: Member) -> bool:
     """It takes a place: told, online, and neither at its end nor waiting for the switch of all."""
-    if not member.touched or member.ended or not member.online:
+    if member.told_at is None or not member.online or member.ended:
         return False
     with_all = member.switched_at is not None and member.switched_at != member.told_at
     return rollout.strategy != "blue-green" or not (member.staged or with_all)
@@ -108,14 +111,15 @@ class _Counters:
     @classmethod
     def of(cls, rollout: Rollout, evidence: Evidence, now: datetime) -> "_Counters":
         members = evidence.members
-        per_minute = rate(rollout, sum(member.forward == Phase.COMMITTED for member in members))
-        told = 0
+        per_minute, told = None, 0
+        if rollout.ramp is not None:
+            per_minute = rate(rollout, sum(member.forward == Phase.COMMITTED for member in members))
         if per_minute is not None:
             since = now - _window(per_minute)
             told = sum(member.told_at is not None and member.told_at > since for member in members)
         return cls(
             rollout=rollout,
-            busy=evidence.elsewhere + sum(at_work(rollout, member) for member in members),
+            busy=evidence.elsewhere + sum([at_work(rollout, it) for it in members if it.told_at is not None]),
             limit=None if rollout.strategy == "all-at-once" else rollout.max_in_flight,
             told=told,
             rate=per_minute,
@@ -133,6 +137,8 @@ class _Counters:
         return self._line(member.site)
 
     def _line(self, site: str) -> str | None:
+        if self.rollout.site_budget == _NO_BUDGET:
+            return None
         budget, load = self.rollout.site_budget, self.sites.get(site, SiteLoad())
         more = self.rollout.bytes_each
         name = f"site {site}" if site else "devices without a site"
@@ -148,13 +154,15 @@ class _Counters:
         """It is told."""
         self.busy += member.online
         self.told += 1
+        if self.rollout.site_budget == _NO_BUDGET:
+            return
         load, more = self.sites.get(member.site, SiteLoad()), self.rollout.bytes_each
         self.sites[member.site] = SiteLoad(load.in_flight_bytes + more, load.hourly_bytes + more)
 
 
 def _loads(rollout: Rollout, evidence: Evidence, now: datetime) -> dict[str, SiteLoad]:
     """What this rollout and the others draw at each site."""
-    if rollout.site_budget == type(rollout.site_budget)():
+    if rollout.site_budget == _NO_BUDGET:
         return {}
     found = dict(evidence.sites)
     for site, load in _own(rollout, evidence.members, now):

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import engine, gate, gathering, pacing, progress, saved, verdicts
+from fleet.rollouts import gate, gathering, pacing, progress, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import DriftSign, Evidence, HookAnswer, SiteBudget, SiteLoad, Vitals
@@ -31,7 +31,8 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster:
     rows, owed = await store.members(tx, row.id, row.model), await store.owing(tx, row.id)
     found = (roster or Roster()).members(row.id, rows, owed)
     found = await in_turn(tx, row, found, now)
-    touched = {one.device for one in found if one.touched}
+    drift = await store.drift(tx, row.model)
+    touched = {one.device for one in found if one.touched} if drift else set[str]()
     state, said = await gates.trials(tx, row.id), await gates.hook(tx, row.id)
     return Evidence(
         members=found,
@@ -40,7 +41,7 @@ async def evidence(tx: AsyncSession, row: tables.Rollout, now: datetime, roster:
         crashing=await counted.crashing(tx, row.id, CRASHES),
         candidate=_vitals(await counted.side(tx, row, candidate=True)),
         control=_vitals(await counted.side(tx, row, candidate=False)),
-        drift=drift_sign(await store.drift(tx, row.model), row.version, touched),
+        drift=drift_sign(drift, row.version, touched),
         trials=gathering.trials_of(state),
         usual_failures=None if state is None else state.usual_failures,
         accuracy=None if state is None else state.accuracy,
@@ -121,7 +122,7 @@ async def rollout_view(tx: AsyncSession, rollout_id: str, now: datetime) -> prog
     facts = progress.Facts(
         rollout=rollout,
         evidence=known,
-        checks=gate.judge(rollout, engine.judged(rollout, known), now),
+        checks=gate.judge(rollout, known, now),
         histories={
             **verdicts.histories(await gates.verdicts(tx, rollout_id, before=None, limit=POINTS)),
             **histories(windows),

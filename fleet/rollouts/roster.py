@@ -6,7 +6,8 @@ so that nothing needs to be told of a change, whoever made it.
 I/O: none.
 """
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,27 +21,25 @@ class Roster:
     """What was seen at the last look of each rollout. One for each driver."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, dict[str, tuple[tuple[Any, ...], Member]]] = {}
+        self._seen: dict[str, dict[str, Member]] = {}
 
-    def members(self, rollout_id: str, rows: Sequence[tuple[Any, ...]], owed: Collection[str]) -> tuple[Member, ...]:
+    def members(self, rollout_id: str, rows: Iterable[str], owed: Collection[str]) -> tuple[Member, ...]:
         """The members that these rows are, in their order; `owed` are told something that is not yet out."""
         before = self._seen.get(rollout_id, {})
-        found: dict[str, tuple[tuple[Any, ...], Member]] = {}
-        for row in rows:
-            known = before.get(row[0])
-            found[row[0]] = known if known is not None and known[0] == row else (row, member(MemberRow._make(row)))
+        found = {row: before.get(row) or member(row) for row in rows}
         self._seen[rollout_id] = found
-        return tuple(
-            replace(known, owed=True) if owed and known.device in owed else known for _, known in found.values()
-        )
+        if not owed:
+            return tuple(found.values())
+        return tuple([replace(one, owed=True) if one.device in owed else one for one in found.values()])
 
     def keep(self, rollout_ids: Collection[str]) -> None:
         """Forget every other rollout."""
         self._seen = {key: seen for key, seen in self._seen.items() if key in rollout_ids}
 
 
-def member(row: MemberRow) -> Member:
-    """One row of `deployments` and its device."""
+def member(fields: str) -> Member:
+    """One row of `deployments` and its device, as `fleet.store.rollouts.members` gives it."""
+    row = MemberRow._make(json.loads(fields))
     return Member(
         device=row.device,
         wave=row.wave,
@@ -68,13 +67,13 @@ def member(row: MemberRow) -> Member:
 
 
 def _figures(raw: dict[str, Any] | str | None) -> ShadowFigures | None:
-    """SQLite gives text, PostgreSQL either."""
+    """SQLite gives text in the text, PostgreSQL an object."""
     if raw is None or raw == "null":
         return None
-    return ShadowFigures.model_validate_json(raw) if isinstance(raw, str) else ShadowFigures.model_validate(raw)
+    return ShadowFigures.model_validate_json(raw if isinstance(raw, str) else json.dumps(raw))
 
 
-def _time(raw: datetime | str | None) -> datetime | None:
-    """SQLite gives text, PostgreSQL a time."""
-    found = datetime.fromisoformat(raw) if isinstance(raw, str) else raw
+def _time(raw: str | None) -> datetime | None:
+    """SQLite keeps no zone: it is UTC."""
+    found = None if raw is None else datetime.fromisoformat(raw)
     return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found

@@ -29,7 +29,7 @@ class Judged:
 
 def figures(members: Iterable[Member]) -> ShadowFigures:
     """Those of all devices together."""
-    return reduce(plus, (member.shadow for member in members if member.shadow is not None), ShadowFigures())
+    return reduce(plus, [member.shadow for member in members if member.shadow is not None], ShadowFigures())
 
 
 def judge(rollout: Rollout, released: Iterable[Member]) -> Judged | None:

@@ -305,7 +305,7 @@ class Member:
     @property
     def ended(self) -> bool:
         """The way forward is over, well or not."""
-        return self.forward in ENDED
+        return (self.state if self.recalled_at is None else self.forward) in ENDED  # asked of each device at each look
 
     @property
     def touched(self) -> bool:
@@ -390,4 +390,4 @@ class Evidence:
 
     def released(self, wave: int) -> tuple[Member, ...]:
         """The members of the waves up to `wave`."""
-        return tuple(member for member in self.members if member.wave <= wave)
+        return tuple([member for member in self.members if member.wave <= wave])

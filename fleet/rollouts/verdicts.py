@@ -40,9 +40,13 @@ class Verdict:
 
 def make(rollout: Rollout, evidence: Evidence, now: datetime) -> Verdict:
     """The verdict on this evidence."""
-    counted = numbers.count(rollout, evidence, now)
+    return of(numbers.count(rollout, evidence, now))
+
+
+def of(counted: numbers.Numbers) -> Verdict:
+    """The verdict of today's gate on these numbers."""
     checks = gate.decide(counted)
-    return Verdict(now, gate.worst(checks), checks, counted)
+    return Verdict(counted.at, gate.worst(checks), checks, counted)
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
@@ -65,9 +69,7 @@ def from_json(body: Mapping[str, Any]) -> Verdict:
 
 def replayed(body: Mapping[str, Any]) -> Verdict:
     """The verdict that today's gate gives on the numbers that were stored."""
-    counted = numbers.from_json(body["numbers"])
-    checks = gate.decide(counted)
-    return Verdict(counted.at, gate.worst(checks), checks, counted)
+    return of(numbers.from_json(body["numbers"]))
 
 
 def due(before: Verdict | None, now: Verdict) -> bool:
@@ -80,19 +82,19 @@ def due(before: Verdict | None, now: Verdict) -> bool:
     return not same and now.at - before.at >= CHANGES_EVERY
 
 
-async def pending(tx: AsyncSession, rollout: Rollout, evidence: Evidence, now: datetime) -> Verdict | None:
-    """The verdict, if it is to be kept."""
-    if rollout.state not in JUDGED or rollout.wave < 0:
+async def pending(tx: AsyncSession, rollout: Rollout, counted: numbers.Numbers | None) -> Verdict | None:
+    """The verdict on what the engine judged by in a step of `rollout`, if it is to be kept."""
+    if counted is None or rollout.state not in JUDGED or rollout.wave < 0:
         return None
-    found, last = make(rollout, evidence, now), await gates.last_verdict(tx, rollout.id)
+    found, last = of(counted), await gates.last_verdict(tx, rollout.id)
     return found if due(None if last is None else from_json(last.body), found) else None
 
 
-async def keep(tx: AsyncSession, rollout: Rollout, evidence: Evidence, now: datetime) -> None:
+async def keep(tx: AsyncSession, rollout: Rollout, counted: numbers.Numbers | None) -> None:
     """Store the verdict if it is to be kept. The caller's transaction writes."""
-    found = await pending(tx, rollout, evidence, now)
+    found = await pending(tx, rollout, counted)
     if found is not None:
-        await gates.save_verdict(tx, rollout.id, now, found.result, to_json(found))
+        await gates.save_verdict(tx, rollout.id, found.at, found.result, to_json(found))
 
 
 def histories(rows: Sequence[tables.Verdict]) -> dict[str, tuple[float, ...]]:

@@ -139,16 +139,17 @@ def _never_switched(rollout: Rollout, members: Iterable[Member]) -> Iterable[Clo
 def overdue(rollout: Rollout, members: Iterable[Member], now: datetime) -> Iterable[Close]:
     """The ways forward that end because of time, or because the device was revoked."""
     timeout = timedelta(seconds=rollout.timeout_seconds)
+    latest = now - timeout
     for member in members:
-        if member.ended or member.recalled_at is not None:
+        if member.recalled_at is not None or member.state in ENDED:
             continue
         if not member.active:
             yield Close(member.device, "cancelled", E_DEVICE_REVOKED, "the device was revoked")
             continue
-        if rollout.strategy == "blue-green" and member.staged:
-            continue  # it did its part, and waits for the others
         since = member.switched_at or member.told_at
-        if since is not None and now - since - member.closed >= timeout:
+        if since is None or since > latest or (rollout.strategy == "blue-green" and member.staged):
+            continue  # the last did its part, and waits for the others
+        if now - since - member.closed >= timeout:
             silent = member.state == QUEUED
             said = "nothing heard" if silent else f"still {member.state}"
             what = "the announcement" if since == member.told_at else "the switch"

@@ -3,10 +3,10 @@
 I/O: none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,6 +25,13 @@ KEEPS: Final = "keep-versions"
 _SWAPS: Final = frozenset({"announce", "switch"})
 
 
+class _Place(NamedTuple):
+    """What a window asks of a device; there may be a hundred thousand, too many to load as objects."""
+
+    labels: Mapping[str, Any]
+    features: Collection[str]
+
+
 async def in_turn(
     tx: AsyncSession,
     row: tables.Rollout,
@@ -36,9 +43,9 @@ async def in_turn(
     rivals = await _rivals(tx, row.id)
     if rollout.window is None and not rivals:
         return tuple(members)
-    devices = await _devices(tx, row.id)
+    places = await _places(tx, row.id)
     return tuple(
-        member if member.ended else _placed(member, row, rollout, devices[member.device], rivals, now)
+        member if member.ended else _placed(member, row, rollout, places[member.device], rivals, now)
         for member in members
     )
 
@@ -47,17 +54,20 @@ def _placed(
     member: Member,
     row: tables.Rollout,
     rollout: Rollout,
-    device: tables.Device,
+    place: _Place,
     rivals: Mapping[str, Sequence[Rival]],
     now: datetime,
 ) -> Member:
-    waits = timing.FEATURE in device.features
+    waits = timing.FEATURE in place.features
     turn = timing.Turn()
     if rollout.window is not None and (member.touched or not waits):
-        window = timing.window_of(rollout.window, row.id, device.id, device.labels)
+        window = timing.window_of(rollout.window, row.id, member.device, place.labels)
         turn = timing.turn(window, waits_itself=waits, online=member.online, told_at=member.told_at, now=now)
     held = held_by(row.model, rollout.priority, rivals.get(member.device, ())) or turn.held
-    return replace(member, held=None if member.touched else held, closed=turn.closed)
+    held = None if member.touched else held
+    if held is None and not turn.closed:
+        return member
+    return replace(member, held=held, closed=turn.closed)
 
 
 async def terms(tx: AsyncSession, debt: tables.OwedAction, device: tables.Device, keep_versions: int) -> Terms:
@@ -72,9 +82,10 @@ async def terms(tx: AsyncSession, debt: tables.OwedAction, device: tables.Device
     return Terms(window, keep_versions if KEEPS in device.features else None, shadow)
 
 
-async def _devices(tx: AsyncSession, rollout_id: str) -> Mapping[str, tables.Device]:
+async def _places(tx: AsyncSession, rollout_id: str) -> Mapping[str, _Place]:
     mine = select(tables.Deployment.device_id).where(tables.Deployment.rollout_id == rollout_id)
-    return {it.id: it for it in await tx.scalars(select(tables.Device).where(tables.Device.id.in_(mine)))}
+    query = select(tables.Device.id, tables.Device.labels, tables.Device.features).where(tables.Device.id.in_(mine))
+    return {device: _Place(labels, features) for device, labels, features in await tx.execute(query)}
 
 
 async def _rivals(tx: AsyncSession, rollout_id: str) -> Mapping[str, Sequence[Rival]]:

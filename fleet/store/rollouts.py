@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Integer, cast, func, or_, select, type_coerce
+from sqlalchemy import Integer, Text, cast, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import NullType
 
@@ -50,7 +50,7 @@ async def page(
 
 
 class MemberRow(NamedTuple):
-    """One device of a rollout: its row, and what is known of the device, as the database's driver gives it."""
+    """One device of a rollout: its row, and what is known of the device, as the database writes it into JSON."""
 
     device: str
     wave: int
@@ -68,17 +68,18 @@ class MemberRow(NamedTuple):
     lifecycle: str
     serving: str | None  # version of the rollout's model
     online: bool | int
-    since: datetime | str
-    told_at: datetime | str | None
-    switched_at: datetime | str | None
-    recalled_at: datetime | str | None
-    seen_at: datetime | str | None
+    since: str
+    told_at: str | None
+    switched_at: str | None
+    recalled_at: str | None
+    seen_at: str | None
     shadow: dict[str, Any] | str | None  # shared.messages.ShadowFigures
 
 
-async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tuple[Any, ...]]:
-    """The fields of a `MemberRow` for every device of a rollout, by wave. There may be a hundred thousand, so that
-    nothing is made of them here: what did not change since the last look need not be made again."""
+async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[str]:
+    """The fields of a `MemberRow` as a JSON array for every device of a rollout, by wave. There may be a hundred
+    thousand, so that nothing is made of them here: what did not change since the last look need not be made again,
+    and one text is read and compared faster than each field."""
     row, device = Deployment, Device
     columns = (
         row.device_id, row.wave, row.state, row.reason, row.detail, row.previous, row.outcome, row.outcome_reason,
@@ -87,11 +88,14 @@ async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[tup
         device.seen_at, row.shadow,
     )  # fmt: skip
     raw = NullType()  # SQLAlchemy's conversions cost more than the query
-    query = select(*(type_coerce(column, raw) for column in columns)).join(Device, Device.id == Deployment.device_id)
+    fields = [type_coerce(column, raw) for column in columns]
+    sqlite = tx.get_bind().dialect.name == "sqlite"
+    text = func.json_array(*fields) if sqlite else cast(func.json_build_array(*fields), Text)
+    query = select(text).join(Device, Device.id == Deployment.device_id)
     query = query.where(Deployment.rollout_id == rollout_id).order_by(Deployment.wave, Deployment.device_id)
     await tx.flush()
     connection = await tx.connection()
-    return [tuple(found) for found in await connection.execute(query)]
+    return (await connection.scalars(query)).all()
 
 
 async def pairs(tx: AsyncSession, rollout_id: str) -> Sequence[tuple[Deployment, Device]]:
