@@ -159,7 +159,7 @@ def text(found: Row, now: datetime) -> str:
 
 def _steer(shell: Shell, schedule_id: str, verb: str) -> None:
     found = shell.api.post(_path(schedule_id, verb))
-    shell.emit(found, f"{schedule_id} is {found['state']}." + (f" {found['reason']}" if found["reason"] else ""))
+    shell.emit(found, f"{schedule_id} is {found['state']}.")
 
 
 def _when(row: Row) -> str:
