@@ -51,7 +51,7 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     if version:
         shell.api.get(f"/models/{quote(model, safe='')}/versions/{quote(version, safe='')}")
         found = {**found, **{key: _of(found.get(key, ()), version) for key in ("items", "performance")}}
-    if not found["items"] and not found.get("performance"):  # nothing yet, or nothing of this name: then the manager says so
+    if not found["items"] and not found.get("performance"):  # nothing yet, or the manager knows no such name
         shell.api.get(f"/models/{quote(model, safe='')}/versions", params={"limit": 1})
         if device:
             shell.api.get(f"/devices/{quote(device, safe='')}")
