@@ -242,7 +242,7 @@ def alias(shell: Shell, name: str, alias: str | None, version: str | None, undo:
         shell.say(f"Devices that follow it: flotilla schedule show {found['schedule']}")
 
 
-@command(model, "prune", example="flotilla model prune --dry-run\nflotilla model cleanup --yes")
+@command(model, "prune", example="flotilla model prune --dry-run\nflotilla model prune --yes")
 @click.option("--dry-run", is_flag=True, help="Only tell which would go, and why the others stay.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(shell: Shell, dry_run: bool, yes: bool) -> None:
