@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -40,6 +40,7 @@ from fleet.api import (
     silences,
     tokens,
     trust,
+    wrong_input,
 )
 from fleet.api.context import Allow, Public, request_id_of
 from fleet.api.csv_answers import CsvAnswers
@@ -169,14 +170,10 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """A body or parameter of the wrong form; the values themselves are not echoed."""
     found = cast("RequestValidationError", error)
-    errors = [{"pointer": _pointer(one["loc"]), "detail": str(one["msg"])} for one in found.errors()[:20]]
-    first = f"{errors[0]['pointer']}: {errors[0]['detail']}" if errors else ""
+    errors = wrong_input.explained(found.errors())
+    first = wrong_input.named(errors[0]) if errors else ""
     hint = "see the form of this request at /api/docs"
     return _answer(request, Problem(422, "E_BAD_INPUT", "Not acceptable as it stands", first, hint, errors=errors))
-
-
-def _pointer(place: Any) -> str:
-    return "/" + "/".join(str(step).replace("~", "~0").replace("/", "~1")[:80] for step in place)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -40,13 +40,21 @@ def status(shell: Shell) -> None:
 
 
 @command(drift, "show", example="flotilla drift show digits\nflotilla drift show digits --device cam-7")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL[@VERSION]")
 @click.option("--device", help="Of one device.")
 @click.option("--fleet", "whole", is_flag=True, help="Of all devices together.")
 def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     """Show every feature of one model with all distances, and how well and how fast it answers."""
+    model, _, version = model.partition("@")
     scope = "fleet" if whole else f"device:{device}" if device else None
     found = shell.api.get(f"/drift/{quote(model, safe='')}", params={"scope": scope})
+    if version:
+        shell.api.get(f"/models/{quote(model, safe='')}/versions/{quote(version, safe='')}")
+        found = {**found, **{key: _of(found.get(key, ()), version) for key in ("items", "performance")}}
+    if not found["items"] and not found.get("performance"):  # nothing yet, or the manager knows no such name
+        shell.api.get(f"/models/{quote(model, safe='')}/versions", params={"limit": 1})
+        if device:
+            shell.api.get(f"/devices/{quote(device, safe='')}")
     rows = sorted(found["items"], key=lambda row: (row["scope"], _GRAVEST.index(row["state"]), -row["psi_corrected"]))
     columns: list[Column] = [
         ("SCOPE", "scope"),
@@ -60,7 +68,9 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
         ("P", lambda row: f"{row.get('calibrated_p', row['p']):.1e}"),
         ("STATE", lambda row: _MARKS[row["state"]]),
     ]
-    shell.table(rows, columns, document=found, empty=f"Nothing is known of {model}. Next: flotilla drift status")
+    shell.table(
+        rows, columns, document=found, empty=f"No telemetry of {model} has come yet. Next: flotilla drift status"
+    )
     if rows and not shell.as_json:
         shell.say(str(rows[0]["text"]))
         for row in rows:
@@ -69,6 +79,10 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     shown = [one for one in found.get("performance", ()) if one["scope"] == (scope or "fleet")]
     for line in () if shell.as_json else performance.lines(shown, datetime.now(UTC)):
         shell.say(line)
+
+
+def _of(rows: Sequence[Row], version: str) -> list[Row]:
+    return [row for row in rows if row["version"] == version]
 
 
 def worst(rows: Sequence[Row]) -> list[Row]:

@@ -70,14 +70,16 @@ def from_problem(status: int, problem: Mapping[str, Any]) -> CliError:
     """The manager's `application/problem+json`, as an error of the command line."""
     title, detail = str(problem.get("title") or f"the manager answered {status}"), str(problem.get("detail") or "")
     places = [f"{item.get('pointer', '')}: {item.get('detail', '')}".strip(": ") for item in _places(problem)]
+    usage = status == 422 and (bool(places) or problem.get("code") == "E_BAD_INPUT")
+    hint = "the same command with --help" if usage and places else str(problem.get("hint") or "")
     if detail and status in _TOLD_BY_DETAIL:
         title, detail = detail, ""
-    usage = status == 422 and (places or problem.get("code") == "E_BAD_INPUT")
+        places = places[1:]  # the detail is the first of them
     return CliError(
         code=str(problem.get("code") or f"E_HTTP_{status}"),
         what=title,
         why="; ".join([detail, *places] if detail else places),
-        try_=str(problem.get("hint") or ("flotilla login URL --token TOKEN" if status == 401 else "")),
+        try_=hint or ("flotilla login URL --token TOKEN" if status == 401 else ""),
         exit=Exit.USAGE if usage else _BY_STATUS.get(status, Exit.FAILED),
     )
 

@@ -242,10 +242,10 @@ def alias(shell: Shell, name: str, alias: str | None, version: str | None, undo:
         shell.say(f"Devices that follow it: flotilla schedule show {found['schedule']}")
 
 
-@command(model, "cleanup", example="flotilla model cleanup --dry-run\nflotilla model cleanup --yes")
+@command(model, "prune", example="flotilla model prune --dry-run\nflotilla model prune --yes")
 @click.option("--dry-run", is_flag=True, help="Only tell which would go, and why the others stay.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def cleanup(shell: Shell, dry_run: bool, yes: bool) -> None:
+def prune(shell: Shell, dry_run: bool, yes: bool) -> None:
     """Retire versions older than `versioning.version_retention_days` that nothing needs: delete their chunks.
 
     What a slot, an alias, a rollout, a schedule or a pinned baseline needs stays, and the newest of each model.

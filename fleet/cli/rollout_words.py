@@ -65,7 +65,7 @@ def plan(found: Document) -> str:
         *_excluded(found),
         *([f"      waits for approval: {found['approval']}"] if found["approval"] else []),
         f"      stop if {_stops(found)}",
-        *(f"      then {text}" for text in _afterwards(found)),
+        *(f"      {text}" for text in _afterwards(found)),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -127,7 +127,7 @@ _ENDS: Final[Mapping[str, str]] = {
 
 
 def _afterwards(found: Document) -> Iterator[str]:
-    yield from found["stop_does"]
+    yield from (f"at a stop, {text}" for text in found["stop_does"])
     if "roll-back" in found["on_failure"]:
         if found["previous"]:
             yield f"the version before: {', '.join(found['previous'])}"

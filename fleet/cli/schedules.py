@@ -29,9 +29,9 @@ def _path(schedule_id: str, verb: str = "") -> str:
 
 @command(
     schedule,
-    "create",
-    example="flotilla schedule create digits@1.2.0 --at 2026-12-01T02:00 --zone Europe/Berlin\n"
-    'flotilla schedule create digits@stable --cron "0 22 * * sat" --target site:gate --priority high',
+    "add",
+    example="flotilla schedule add digits@1.2.0 --at 2026-12-01T02:00 --zone Europe/Berlin\n"
+    'flotilla schedule add digits@stable --cron "0 22 * * sat" --target site:gate --priority high',
 )
 @click.argument("release", metavar="NAME@VERSION|ALIAS")
 @click.option("--at", metavar="TIME", help="When, such as 2026-12-01T02:00; wall time of --zone.")
@@ -46,7 +46,7 @@ def _path(schedule_id: str, verb: str = "") -> str:
               help="A higher one goes first, and takes devices that were not told yet.")  # fmt: skip
 @click.option("--window", metavar="START-END", help="Devices swap inside it. [that of the manager]")
 @click.option("--any-time", is_flag=True, help="Devices swap as soon as they can, without a window.")
-def create(
+def add(
     shell: Shell,
     release: str,
     at: str | None,
@@ -106,7 +106,7 @@ def list_(shell: Shell, every: bool, limit: int | None) -> None:
         ("BY", "created_by"),
         ("REASON", "reason"),
     ]
-    shell.table(rows, columns, document={"items": rows}, empty="No schedules. Next: flotilla schedule create --help")
+    shell.table(rows, columns, document={"items": rows}, empty="No schedules. Next: flotilla schedule add --help")
 
 
 @command(schedule, "show", example="flotilla schedule show sc-7f3kq")
@@ -159,7 +159,7 @@ def text(found: Row, now: datetime) -> str:
 
 def _steer(shell: Shell, schedule_id: str, verb: str) -> None:
     found = shell.api.post(_path(schedule_id, verb))
-    shell.emit(found, f"{schedule_id} is {found['state']}." + (f" {found['reason']}" if found["reason"] else ""))
+    shell.emit(found, f"{schedule_id} is {found['state']}.")
 
 
 def _when(row: Row) -> str:

@@ -26,10 +26,7 @@ def page(rows: Sequence[Document]) -> str:
 
 def _check(check: Document) -> list[str]:
     words = (("value", ""), ("limit", "limit "), ("reference", "reference "))
-    unit = "" if check["unit"] == "count" else f" {check['unit']}"
-    said = ", ".join(f"{word}{_figure(check[key])}" for key, word in words if check[key] is not None)
-    if said:
-        said += unit
+    said = ", ".join(f"{word}{_amount(check[key], check['unit'])}" for key, word in words if check[key] is not None)
     if check["e_value"] is not None:
         said += f"; E {_figure(check['e_value'])} of {_figure(check['e_limit'])}, p {_figure(check['p'])}"
     lines = [f"{MARKS[check['result']]}  {check['name']:<23} {said}".rstrip()]
@@ -45,6 +42,21 @@ def _short(row: Document) -> str:
 
 def _moment(row: Document) -> str:
     return str(row["at"])[:19].replace("T", " ") + "Z"
+
+
+def _amount(value: float, unit: str) -> str:
+    """As `rollout show` and the dashboard write it, with one more digit."""
+    match unit:
+        case "ratio":
+            return f"{value * 100:.4g} %"
+        case "ms":
+            return f"{value:.4g} ms" if value < 1000 else f"{value:.0f} ms"
+        case "count":
+            return f"{value:g}"
+        case "psi":
+            return f"{value:.3f}"
+        case _:
+            return f"{_figure(value)} {unit}"
 
 
 def _figure(value: float) -> str:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 #: Minutes and days of a real fleet, in seconds of a demo.
 MANAGER_SETTINGS: Mapping[str, Any] = {
     "server": {"host": "127.0.0.1", "port": 0},
+    "mqtt": {"embedded_port": 0},  # 1883 is taken wherever a broker is installed
     "drift_detection": {"min_samples_for_detection": 100, "detection_window_days": 12 / 86400},
     "deployment": {"deployment_timeout_minutes": 2},
 }
@@ -50,6 +51,7 @@ class Household:
 
     folder: Path
     port: int = 0
+    broker_port: int = 0
     settings: Mapping[str, Any] = field(default_factory=lambda: MANAGER_SETTINGS)
     agent_settings: Mapping[str, Any] = field(default_factory=lambda: AGENT_SETTINGS)
     _running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
@@ -62,16 +64,18 @@ class Household:
         return self.folder / "agents" / device
 
     def start_manager(self) -> tuple[str, str]:
-        """Manager, broker and dashboard in one process; its URL and an admin token. A restart keeps the address."""
+        """Manager, broker and dashboard in one process; its URL and an admin token. A restart keeps the addresses."""
         self.manager_folder.mkdir(parents=True, exist_ok=True)
         (self.manager_folder / "endpoints.json").unlink(missing_ok=True)
         config = self.folder / "fleet.yaml"
         settings = {**self.settings, "data_dir": str(self.manager_folder)}
         settings["server"] = {**settings["server"], "port": self.port}
+        if self.broker_port:
+            settings["mqtt"] = {**settings["mqtt"], "embedded_port": self.broker_port}
         config.write_text(yaml.safe_dump(settings))
         self._start("fleet", ["-m", "fleet", "run", "--config", str(config)])
         found = self.wait("fleet", lambda: _json(self.manager_folder / "endpoints.json"))
-        self.port = int(urlsplit(found["manager"]).port or 0)
+        self.port, self.broker_port = (int(urlsplit(found[part]).port or 0) for part in ("manager", "mqtt"))
         return found["manager"], (self.manager_folder / "admin-token").read_text().strip()
 
     def start_agent(self, device: str, *, manager: str, claim_token: str) -> None:

@@ -12,7 +12,7 @@ from fleet.alerts import desk
 from fleet.rollouts import engine, reading, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
 from fleet.rollouts.roster import Roster
-from fleet.rollouts.states import QUEUED, Effect, Evidence, Rollout, State
+from fleet.rollouts.states import QUEUED, TERMINAL, Effect, Event, Evidence, Rollout, State, advance
 from fleet.store import bad_pairs, events, tables
 from fleet.store import rollouts as store
 from shared.messages import Phase
@@ -116,9 +116,14 @@ async def _alarm(tx: AsyncSession, rollout: Rollout, now: datetime) -> None:
 
 
 def aborting(reason: str, effects: Sequence[Effect] | None) -> Change:
-    """For `change`: a person stops the rollout; None: with the effects that it was started with."""
+    """For `change`: a person stops the rollout; None: with the effects that it was started with.
+
+    One that is over is taken back only where the effects are named: a stop that comes too late undoes nothing.
+    """
 
     def decide(rollout: Rollout, evidence: Evidence, now: datetime) -> engine.Step:
+        if effects is None and rollout.state in TERMINAL:
+            advance(rollout.state, Event.STOP)  # raises: there is no such move
         chosen = rollout.policy if effects is None else effects
         return engine.abort(rollout, evidence, now, reason=reason, effects=chosen)
 

@@ -72,7 +72,8 @@ def _told(rollout: Rollout, members: Iterable[Member], never: int) -> str:
     if not due:
         return f"Devices that have the release keep it; {never} were never told"
     versions = ", ".join(sorted({member.previous or "" for member in due}))
-    return f"{len(due)} devices go back to {versions}; {never} were never told"
+    go = "1 device goes" if len(due) == 1 else f"{len(due)} devices go"
+    return f"{go} back to {versions}; {'1 was' if never == 1 else f'{never} were'} never told"
 
 
 def wind_down(rollout: Rollout, evidence: Evidence, now: datetime) -> Step:

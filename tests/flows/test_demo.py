@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.demo.household import Household
 from shared.identifiers import sha256
 
 SECONDS = 120
@@ -38,6 +39,20 @@ def test_the_demo_tells_its_whole_story(tmp_path: Path) -> None:
     assert outcome["inference"]["requests"] >= 5000
     assert outcome["seconds"] < SECONDS
     assert {"manager", "token", "agents"} <= json.loads((folder / "endpoints.json").read_text()).keys()
+
+
+@pytest.mark.flow
+def test_the_demo_needs_no_fixed_port_and_a_restart_keeps_its_ports(tmp_path: Path) -> None:
+    household = Household(tmp_path)
+    try:
+        household.start_manager()
+        before = household.port, household.broker_port
+        household.kill("fleet")
+        household.start_manager()
+        assert (household.port, household.broker_port) == before
+        assert 1883 not in before
+    finally:
+        household.stop()
 
 
 def test_training_is_the_same_every_time() -> None:

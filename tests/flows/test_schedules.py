@@ -31,7 +31,7 @@ def test_a_device_waits_for_its_window_and_a_schedule_keeps_its_time(fleet: Flee
     asks("rollout", "abort", rollout, "--rollback", "--yes")
     assert fleet.ended(rollout)["state"] == "rolled-back"
     at = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
-    schedule = asks("schedule", "create", "digits@1.1.0", "--at", at, "--any-time", "--waves", "100%", "--bake", "1s")
+    schedule = asks("schedule", "add", "digits@1.1.0", "--at", at, "--any-time", "--waves", "100%", "--bake", "1s")
     ended = fleet.until(
         lambda: done if (done := asks("schedule", "show", schedule["id"]))["state"] == "completed" else None
     )

@@ -123,7 +123,25 @@ async def test_unknown_paths_and_methods_are_problems_too(admin, path: str, stat
 async def test_unknown_fields_are_refused_and_named(admin) -> None:
     answer = await admin.post("/api/v1/invites", json={"uses": 1, "color": "red"})
     assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"pointer": "/body/color", "detail": "Extra inputs are not permitted"}]
+    assert answer.json()["errors"] == [{"pointer": "/body/color", "detail": "there is no such field"}]
+    assert answer.json()["detail"] == "color: there is no such field"
+
+
+@pytest.mark.parametrize(
+    ("more", "detail"),
+    [
+        ({"window": {"start": "22", "end": "05:00"}}, "window/start: must have the form"),
+        ({"window": {"start": "22:00", "end": "22:00"}}, "window: a window begins and ends at different times"),
+        ({"stage_ratio": 0.9}, "stage_ratio belongs to blue-green rollouts"),
+        ({"shadow": {"share": 2}}, "shadow/share: must be less than or equal to 1"),
+        ({"model": None}, "model: must be a valid string"),
+    ],
+)
+async def test_what_is_wrong_is_told_in_the_words_of_the_request(admin, more: dict[str, object], detail: str) -> None:
+    answer = await admin.post("/api/v1/rollouts", json={"model": "digits", "version": "1.0.0", **more})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(detail)
+    assert len(answer.json()["errors"]) == 1
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"null", b"[" * 5000])

@@ -44,6 +44,17 @@ def test_show_lists_every_distance_and_says_the_worst(manager, types) -> None:
     assert json.loads(types("drift", "show", "digits", "--json").stdout)["model"] == "digits"
 
 
+def test_show_of_one_version_leaves_out_the_others_and_what_is_unknown_is_no_empty_list(manager, types) -> None:
+    manager.answer("GET /api/v1/drift/digits", {"model": "digits", "items": ROWS, "next_cursor": None})
+    manager.answer("GET /api/v1/models/digits/versions/1.0.0", {})
+    shown = json.loads(types("drift", "show", "digits@1.0.0", "--json").stdout)["items"]
+    assert {row["version"] for row in shown} == {"1.0.0"}
+    unknown = {"code": "E_NOT_FOUND", "title": "Not found", "detail": "no model 'digts' was published here"}
+    manager.answer("GET /api/v1/drift/digts", {"model": "digts", "items": [], "next_cursor": None})
+    manager.answer("GET /api/v1/models/digts/versions", unknown, 404)
+    assert types("drift", "show", "digts").exit_code == 3
+
+
 def test_show_tells_the_estimate_of_accuracy_and_that_it_is_one(manager, types) -> None:
     text = "estimate: 91.0% of 240 answers are right (± 3.0 points), judged by confidence alone"
     row = verdict("fleet", "output.confidence", "ok", 0.01) | {"accuracy_estimate": {"estimate": True, "text": text}}

@@ -64,8 +64,9 @@ def test_plan_says_what_would_happen(manager, types) -> None:
     assert "to gate: 1 device, 2.1 MB" in result.stdout
     assert "5 at work at a time, 2 a minute, x2 after each 10 successes, 5.0 MB in flight to a site" in result.stdout
     assert "not to 1 device of class orin, where it is proven bad (ro-old: 1 of 1 failed); --force" in result.stdout
-    assert "then devices under way finish" in result.stdout
-    assert "then the version before: 1.0.0" in result.stdout
+    assert "at a stop, nobody else is told" in result.stdout
+    assert "at a stop, devices under way finish" in result.stdout
+    assert "the version before: 1.0.0" in result.stdout
     (asked,) = manager.asked
     assert asked.path.endswith("?dry_run=true") or "dry_run=True" in asked.path
     assert asked.body == {
@@ -88,7 +89,7 @@ def test_why_shows_each_check_with_its_numbers_and_what_came_before(manager, typ
     result = types("rollout", "show", "ro-7f3k", "--why")
     assert result.exit_code == 0, result.output
     assert "2026-01-01 08:20:00Z  wave 1  fail" in result.stdout
-    assert "✖  errors                  0.8, limit 0.05 ratio" in result.stdout
+    assert "✖  errors                  80 %, limit 5 %" in result.stdout
     assert "     80.00% of 500 requests failed, at least 73.93%" in result.stdout
     assert "   2026-01-01 08:16:12Z  wait  errors: 80.00% of 500" in result.stdout
     documented = types("rollout", "show", "ro-7f3k", "--why", "--json")

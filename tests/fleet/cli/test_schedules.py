@@ -21,7 +21,7 @@ def test_create_sends_what_was_asked_and_says_when_devices_swap(manager, types) 
     manager.answer("POST /api/v1/schedules", SCHEDULE, 201)
     when = ("--at", "2099-12-01T02:00", "--zone", "Europe/Berlin", "--priority", "high")
     how = ("--target", "channel:candidate", "--waves", "1,100%", "--bake", "30m")
-    found = types("schedule", "create", "digits@1.2.0", *when, *how)
+    found = types("schedule", "add", "digits@1.2.0", *when, *how)
     assert manager.asked[-1].body == {
         "model": "digits", "version": "1.2.0", "at": "2099-12-01T02:00", "zone": "Europe/Berlin", "priority": "high",
         "target": {"channel": "candidate"}, "waves": ["1", "100%"], "bake_seconds": 1800.0,
@@ -35,7 +35,7 @@ def test_create_sends_what_was_asked_and_says_when_devices_swap(manager, types) 
 )
 def test_the_window_is_the_operators_choice(manager, types, option, window) -> None:
     manager.answer("POST /api/v1/schedules", {**SCHEDULE, "window": None}, 201)
-    types("schedule", "create", "digits@stable", "--cron", "0 22 * * sat", *option)
+    types("schedule", "add", "digits@stable", "--cron", "0 22 * * sat", *option)
     assert manager.asked[-1].body["window"] == window
     assert manager.asked[-1].body["cron"] == "0 22 * * sat"
 
@@ -51,7 +51,7 @@ def test_the_window_is_the_operators_choice(manager, types, option, window) -> N
     ],
 )
 def test_what_cannot_be_meant_is_usage(manager, types, words) -> None:
-    assert types("schedule", "create", *words).exit_code == 2
+    assert types("schedule", "add", *words).exit_code == 2
     assert manager.asked == []
 
 
@@ -87,17 +87,17 @@ def test_an_alias_is_moved_undone_removed_and_listed(manager, types) -> None:
     assert types("model", "alias", "digits", "stable", "1.2.0", "--undo").exit_code == 2
 
 
-def test_cleanup_asks_before_it_retires(manager, types) -> None:
+def test_prune_asks_before_it_retires(manager, types) -> None:
     items = [
         {"model": "digits", "version": "1.0.0", "goes": True, "why": "40 days old"},
         {"model": "digits", "version": "1.1.0", "goes": False, "why": "the newest version"},
     ]
     manager.answer("POST /api/v1/models/cleanup", {"items": items, "dry_run": True})
-    dry = types("model", "cleanup", "--dry-run")
+    dry = types("model", "prune", "--dry-run")
     assert dry.stdout.splitlines() == ["digits@1.0.0\tgoes\t40 days old", "digits@1.1.0\tstays\tthe newest version"]
-    assert types("model", "cleanup").exit_code == 2
+    assert types("model", "prune").exit_code == 2
     assert [asked.path for asked in manager.asked] == ["/api/v1/models/cleanup?dry_run=true"] * 2
-    done = types("model", "cleanup", "--yes", "--json")
+    done = types("model", "prune", "--yes", "--json")
     assert manager.asked[-1].path == "/api/v1/models/cleanup"
     assert json.loads(done.stdout)["items"] == items
 

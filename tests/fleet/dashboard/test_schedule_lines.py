@@ -26,7 +26,7 @@ def row(world: Any, name: str, **more: Any) -> tables.Schedule:
 
 
 async def test_schedules_are_shown_with_what_may_be_asked_of_them(client: httpx2.AsyncClient, world: Any) -> None:
-    assert "flotilla schedule create NAME@VERSION" in (await client.get("/rollouts")).text
+    assert "flotilla schedule add NAME@VERSION" in (await client.get("/rollouts")).text
     await world.add(
         row(world, "sc-wait"),
         row(world, "sc-queue", state=State.QUEUED, reason="<b>ro-1</b> is still at work"),

@@ -68,6 +68,10 @@ async def test_a_whole_rollout_from_reports_alone(world: Any, api: httpx2.AsyncC
     await world.driver.advance()
     view = await world.view(rollout)
     assert (view.state, view.counts.committed, view.previous) == ("completed", 3, ("1.0.0",))
+    late = await api.post(f"/rollouts/{rollout}/abort", json={})
+    assert (late.status_code, late.json()["code"]) == (409, "E_ROLLOUT_STATE")
+    assert "roll back" in late.json()["hint"]
+    assert (await world.view(rollout)).state == "completed"
     assert [wave.sub for wave in view.waves] == ["1/1 healthy, baked 10 s", "2/2 healthy, baked 10 s"]
     assert view.timeline[0].text == "Completed: 3 of 3 devices on 2.0.0"
     assert view.actions == ("rollback",)
