@@ -30,6 +30,7 @@ from fleet.releases.online_keys import OnlineKeys
 from fleet.releases.repository import Repository
 from fleet.settings import FleetSettings
 from fleet.store.database import Database
+from fleet.telemetry.figures import Standings
 from shared.errors import FlotillaError
 from tests.simulators import digits
 
@@ -157,6 +158,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
         repository=Repository(keys),
         director=Director(keys),
         online_keys=keys,
+        standings=Standings(),
     )
     door = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application(manager), log_level="error", lifespan="off", ws="none"))
