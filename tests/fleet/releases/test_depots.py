@@ -102,9 +102,10 @@ def test_a_chunk_that_is_offered_again_counts_as_new(tmp_path: Path, how: str) -
 
 
 def test_an_object_that_is_offered_again_is_written_again_when_it_is_old() -> None:
-    depot = BucketDepot(f"memory://{uuid.uuid4()}")
+    bucket = str(uuid.uuid4())
+    depot = BucketDepot(f"memory://{bucket}")
     depot.put(NAME, CHUNK)
-    (entry,) = (file for path, file in depot._files.store.items() if path.endswith(NAME))
+    (entry,) = (file for path, file in depot._files.store.items() if bucket in path and path.endswith(NAME))
     entry.created = datetime.now(UTC) - timedelta(hours=13)
     assert depot.missing([NAME]) == []
     assert depot.older(datetime.now(UTC) - SOON) == []

@@ -8,6 +8,7 @@ import pytest
 from agent.update.journal import Journal
 from agent.update.lifecycle import State
 from agent.update.trust import Trust
+from fleet.devices.assigning import Order
 from fleet.store import releases as store
 from shared import signing
 from shared.messages import Announcement
@@ -21,7 +22,7 @@ def box():
 def assigned(workshop, box, *, version=1, release="1.0.0", device="cam-1"):
     row = workshop.write(store.find, "digits", release)
     text = workshop.manager.director.assign(
-        device=device, box_key=bytes(box.public_key), release=row, rollout="ro-1", version=version,
+        device=device, box_key=bytes(box.public_key), release=row, order=Order("ro-1"), version=version,
         now=workshop.clock.now(),
     )  # fmt: skip
     return workshop.write(workshop.manager.director.announcement, text)

@@ -9,6 +9,7 @@ import pytest
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 
+from fleet.devices.assigning import Order
 from fleet.releases import ceremony, documents, pinning, rotation
 from fleet.releases.documents import Root, Snapshot, Targets, Timestamp
 from fleet.releases.errors import EscrowError, MetadataError
@@ -170,23 +171,22 @@ class Tampering:
     def __call__(self):
         from fleet.releases import packing, publish
         from fleet.releases.publish import Source
+        from fleet.rest.errors import ProblemError
         from fleet.rest.release_door import ReleaseDoor
 
         sent = {}
 
-        def request(method, path, **arguments):
-            if method == "POST" and path.endswith("/versions"):
+        def send(call):
+            arguments = call.arguments()
+            if call.method == "POST" and call.path.endswith("/versions"):
                 sent.update(arguments["json"])
                 arguments["json"] = self.change(dict(arguments["json"]))
-            full = path[1:] if path.startswith("//") else "/api/v1" + path
-            answer = ask(self.workshop, method, full, **arguments)
-            if path.endswith("/versions"):
+            answer = ask(self.workshop, call.method, call.full_path, **arguments)
+            if call.path.endswith("/versions"):
                 self.answer = answer
                 return None
             if answer.status_code == 404:
-                from fleet.cli.errors import CliError, Exit
-
-                raise CliError("E_NOT_FOUND", "no", exit=Exit.NOT_FOUND)
+                raise ProblemError(404, {"code": "E_NOT_FOUND"})
             return answer.json()
 
         class Quiet:
@@ -201,7 +201,7 @@ class Tampering:
         publish.publish(
             Source("m.onnx", trained.onnx_bytes, trained.reference_npz()),
             packing.Label("digits", "1.1.0"),
-            door=ReleaseDoor(request),
+            door=ReleaseDoor(send),
             keystore=self.workshop.keys,
             teller=Quiet(),
             now=self.workshop.clock.now(),
@@ -293,7 +293,7 @@ def test_assignments_of_an_unopenable_release_are_refused(founded):
     release.escrow_key = signing.seal(b"k" * 32, bytes(signing.PrivateKey.generate().public_key))
     with pytest.raises(EscrowError):
         founded.manager.director.assign(
-            device="cam-1", box_key=b"b" * 32, release=release, rollout="ro-1", version=1, now=founded.clock.now()
+            device="cam-1", box_key=b"b" * 32, release=release, order=Order("ro-1"), version=1, now=founded.clock.now()
         )
 
 
