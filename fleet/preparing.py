@@ -130,7 +130,7 @@ data_dir: {data_dir}
 #   api_key_length: 32               # random bytes in the API key of a device
 
 # deployment:
-#   base_dir: ...                    # another name of data_dir
+#   base_dir: {data_dir}             # another name of data_dir
 #   require_device_authentication: true      # false: devices may ask without a claim token, and wait to be accepted
 #   max_concurrent_deployments: 5
 #   deployment_timeout_minutes: 30

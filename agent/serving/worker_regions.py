@@ -7,7 +7,6 @@ nothing is read any more. Python 3.10 syntax: runs under the worker's interprete
 I/O: disk.
 """
 
-import contextlib
 import mmap
 import os
 from typing import Any
@@ -42,9 +41,7 @@ class Region:
         if offset + size > self.size:
             raise BadRequestError(f"Invalid offset + byte size for shared memory region: '{self.name}'")
         if os.fstat(self._descriptor).st_size < self._end:
-            raise BadRequestError(
-                f"shared memory region '{self.name}' was made shorter by its client: register it again"
-            )
+            raise _cut(self.name)
         return self._view[offset : offset + size]
 
 
@@ -53,20 +50,26 @@ class Regions:
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, str], Region] = {}
+        self._cut: set[tuple[int, str]] = set()  # made shorter before they were mapped here
         self.changes = 0
 
     def hear(self, news: News, descriptor: int) -> None:
-        """The front says that a region came (with its file) or went. One that cannot be mapped is not there."""
+        """The front, which looked at it, says that a region came (with its file) or went."""
         self.changes += 1
-        self._found.pop((news.user, news.name), None)
+        place = (news.user, news.name)
+        self._found.pop(place, None)
+        self._cut.discard(place)
         if news.gone:
             return
-        with contextlib.suppress(OSError, ValueError, OverflowError):
-            self._found[news.user, news.name] = Region(descriptor, news)
+        try:
+            self._found[place] = Region(descriptor, news)
+        except (OSError, ValueError, OverflowError):
+            self._cut.add(place)
 
     def clear(self) -> None:
         self.changes += 1
         self._found.clear()
+        self._cut.clear()
 
     def part(self, user: int, parameters: "dict[str, Any]", write: bool) -> memoryview:
         """The bytes that the parameters of an input or output name.
@@ -76,6 +79,8 @@ class Regions:
         """
         name = parameters["shared_memory_region"]
         region = self._found.get((user, name)) if isinstance(name, str) else None
+        if region is None and isinstance(name, str) and (user, name) in self._cut:
+            raise _cut(str(name))
         if region is None:
             raise BadRequestError(f"Unable to find shared memory region: '{name}'")
         size, offset = (
@@ -86,6 +91,10 @@ class Regions:
                 f"shared memory region '{name}' may only be read by this endpoint: no output goes there"
             )
         return region.part(offset, size)
+
+
+def _cut(name: str) -> BadRequestError:
+    return BadRequestError(f"shared memory region '{name}' was made shorter by its client: register it again")
 
 
 def _bytes(parameters: "dict[str, Any]", key: str, name: str) -> int:

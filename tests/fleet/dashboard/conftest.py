@@ -21,6 +21,7 @@ from fleet.api.app import create_app
 from fleet.daemon import Manager
 from fleet.devices.liveness import Patience
 from fleet.hub import Hub
+from fleet.leadership import Leadership
 from fleet.rollouts import saved
 from fleet.rollouts.states import Rollout, State, Wave
 from fleet.settings import FleetSettings
@@ -219,7 +220,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await database.open()
     pepper, now = Pepper(b"p" * 32), datetime.now(UTC)
     unused = cast(Any, None)
+    leadership = Leadership(database, Database("sqlite+aiosqlite://"), host="fleet", url="http://fleet", keys="k")
     manager = Manager(
+        leadership=leadership,
         settings=FleetSettings(data_dir=tmp_path), database=database, clock=SystemClock(), hub=Hub(), pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=30)), depot=unused, repository=unused, director=unused,
         online_keys=unused, link=unused, announcer=unused, ingest=unused,
