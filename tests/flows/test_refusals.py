@@ -13,6 +13,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from fleet.devices.assigning import Order
 from fleet.releases import reference_run
 from fleet.releases.director import Director
 from fleet.releases.online_keys import OnlineKeys
@@ -64,7 +65,7 @@ def signed_by(fleet: Fleet, keys: OnlineKeys, *, device: str, version: int, rele
     own = OnlineKeys.open(fleet.household.manager_folder / "keys")
     signer = OnlineKeys(keys.snapshot, keys.timestamp, keys.director, own.escrow)
     return Director(signer).assign(
-        device=device, box_key=box, release=database, rollout="ro-evil", version=version, now=datetime.now(UTC)
+        device=device, box_key=box, release=database, order=Order("ro-evil"), version=version, now=datetime.now(UTC)
     )
 
 
