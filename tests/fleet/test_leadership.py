@@ -53,7 +53,7 @@ async def two(url: str) -> AsyncIterator[tuple[Leadership, Leadership]]:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEASE", timedelta(seconds=3))
+    monkeypatch.setattr(module, "LEASE", timedelta(seconds=2))
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
 
