@@ -23,6 +23,8 @@ Vector = NDArray[np.int64]
 Getter = Callable[[Ring, Sequence[str]], NDArray[np.int64]]
 #: Scopes of one round of statistics: bounds the memory of a look.
 ROUND: Final = 256
+#: Of a group's limit, where some of its devices explain that it rings.
+EXPLAINED: Final = 0.01
 
 
 class Board:
@@ -124,12 +126,15 @@ class Board:
         return found
 
     def rings_without(self, group: str, devices: Sequence[str], feature: str, needs: Needs) -> bool:
-        """True when `group` would raise its alarm without these devices, too."""
+        """True when `group` would raise its alarm without these devices, too, and hardly by chance.
+
+        They explain that it rings. With the limit of a group that nothing explains, every twentieth bad device would
+        lose its alert behind a false one of its fleet.
+        """
         looked = self._looked_at([group])
         rest = looked.windows - self._windows(devices).sum(axis=0, keepdims=True)
-        judged = looking.judge(replace(looked, windows=np.maximum(rest, 0)), needs)
-        at = self.layout.names.index(feature)
-        return bool(judged.p[0, at] <= needs.limits.get(level(group), 0.0))
+        strict = replace(needs, limits={name: limit * EXPLAINED for name, limit in needs.limits.items()})
+        return looking.rings(replace(looked, windows=np.maximum(rest, 0)), feature, strict)
 
     def _looked_at(self, scopes: Sequence[str]) -> Looked:
         return Looked(

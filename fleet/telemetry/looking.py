@@ -58,6 +58,13 @@ def judge(looked: Looked, needs: Needs) -> Judgement:
     )
 
 
+def rings(looked: Looked, feature: str, needs: Needs) -> bool:
+    """True when the first of its scopes raises an alarm about `feature`: unlikely by chance, and large enough."""
+    judged, at = judge(looked, needs), looked.layout.names.index(feature)
+    limit = needs.limits.get(level(looked.scopes[0]), 0.0)
+    return bool(judged.p[0, at] <= limit) and _ringing(looked, judged, (0, at), limit, needs) is not None
+
+
 def findings(looked: Looked, needs: Needs) -> list[Finding]:
     """One for each row and feature of which anything came in the detection window."""
     layout, judged = looked.layout, judge(looked, needs)

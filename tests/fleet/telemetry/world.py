@@ -14,8 +14,7 @@ from fleet.telemetry.driver import DriftDriver
 from shared.sketches import Baseline, FeatureBaseline, count, quantile_edges
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
-RNG = np.random.default_rng(7)
-REFERENCE = RNG.normal(0.5, 0.1, 2000)
+REFERENCE = np.random.default_rng(7).normal(0.5, 0.1, 2000)
 EDGES = quantile_edges(list(REFERENCE))
 FEATURE = FeatureBaseline(
     name="input.brightness", group="input", kind="quantity", edges=EDGES, counts=tuple(count(EDGES, REFERENCE)[0])
@@ -30,7 +29,7 @@ class ManualClock:
         return self.at
 
     def monotonic(self) -> float:
-        raise NotImplementedError
+        return self.at.timestamp()
 
 
 @dataclass
@@ -40,6 +39,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     hub: Hub = field(default_factory=Hub)
     sequence: int = 0
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))  # its own: no test moves another
 
     def __post_init__(self) -> None:
         self.driver = DriftDriver(self)
@@ -81,7 +81,7 @@ class World:
     ) -> None:
         """One window that the device measured `at`, stored now."""
         self.sequence += 1
-        counts = count(EDGES, RNG.normal(mean, 0.1, samples))[0]
+        counts = count(EDGES, self.rng.normal(mean, 0.1, samples))[0]
         body = {
             "device": device, "stream": "s", "sequence": self.sequence, "at": T0.isoformat(), "boot": "b",
             "model": "digits", "version": "1.0.0", "manifest": "0" * 64, "phase": "serving",
