@@ -55,6 +55,7 @@ class History:
         self._ticking = True
         self._numbers: set[tuple[str, int]] = set()
         self._done: set[str] = set()
+        self._working: set[str] = set()
         self._heap: list[tuple[float, int, str, str]] = []
         self._number = 0
         self.devices = {it.id: it for it in self._fleet()}
@@ -177,6 +178,7 @@ class History:
                     self._push(self.now + TICK, "tick")
             case "work":
                 device = self.devices[subject]
+                self._working.discard(subject)
                 device.step()
                 await self._speak(device)
                 self._work(device)
@@ -254,13 +256,13 @@ class History:
             if device.temper != "silent":
                 self._push(self.now + 60, "deliver", subject)
             return
-        working = device.current is not None and device.takes() is not None
-        if device.announce(Order(int(number), rollout, version, later == "1")) and not working:
+        if device.announce(Order(int(number), rollout, version, later == "1")):
             self._work(device)
         await self._speak(device)
 
     def _work(self, device: VirtualDevice) -> None:
-        if (seconds := device.takes()) is not None:
+        if device.id not in self._working and (seconds := device.takes()) is not None:
+            self._working.add(device.id)  # one effect at a time
             self._push(self.now + seconds, "work", device.id)
 
     async def _speak(self, device: VirtualDevice) -> None:
@@ -288,7 +290,8 @@ class History:
             for rollout, evidence in looks
             if rollout.state not in TERMINAL
             for member in evidence.members
-            if member.told_at == at(self.now) or rollout.strategy != "all-at-once"
+            # What is told all at once in this very look may come after what the others were told in it.
+            if rollout.strategy != "all-at-once" or member.told_at != at(self.now)
         )
         for rollout, evidence in looks:
             fresh = [it for it in evidence.members if it.told_at == at(self.now) and it.online]
