@@ -19,6 +19,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -34,6 +35,7 @@ from agent.telemetry.host import hardware_class
 from agent.telemetry.outbox import Kind, Outbox
 from agent.telemetry.pace import Pace
 from agent.telemetry.uplink import Uplink
+from agent.update import installing
 from agent.update.driver import Driver
 from agent.update.journal import Journal
 from agent.update.standing import Standing
@@ -99,7 +101,7 @@ class Agent:
             observe=self._observe,
             build_seconds=settings.update.engine_build_timeout_seconds,
         )
-        journal = Journal(state_dir / "update.sqlite")
+        journal = self._journal = Journal(state_dir / "update.sqlite")
         self._driver = Driver(
             settings=settings.update,
             state_dir=state_dir,
@@ -191,7 +193,7 @@ class Agent:
             self._outbox.close()
 
     def _parts(self, endpoints: Endpoints) -> dict[str, Coroutine[None, None, None]]:
-        actions = {"status": self._status, "slots": self._slots, "rollback": self._rollback}
+        actions = {"status": self._status, "slots": self._slots, "rollback": self._rollback, "install": self._install}
         return {
             "link": self._link.run(),
             "inbox": self._inbox.run(),
@@ -270,6 +272,10 @@ class Agent:
             "slots": [slot.model_dump(mode="json") for slot in self._driver.slots()],
             "models": _STANDING.dump_python(self._driver.standing(), mode="json"),
         }
+
+    async def _install(self, asked: control.Document) -> control.Document:
+        folder = Path(str(asked["bundle"]))
+        return await installing.install(self._driver, self._journal, device=self._device, folder=folder)
 
     async def _rollback(self, asked: control.Document) -> control.Document:
         model = asked.get("model")

@@ -5,6 +5,7 @@
         v
     admission -> plan     does it fit, what is here already, what is to be fetched?
         v
+    sources: bundle,      whoever has it first;
     fetch -> chunk_store  every chunk checked by its name, resumed at chunk granularity
         v
     assemble              chunks -> files of the idle slot, digests checked, model scanned
@@ -27,7 +28,7 @@ version serving before anything else happens, and whenever something breaks that
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
 `standing` is what people see of all that, put together by `overview`.
 
-Read: reasons, lifecycle, slots, journal, trust, admission, plan, fetch, chunk_store, assemble,
+Read: reasons, lifecycle, slots, journal, bundle, trust, admission, plan, fetch, chunk_store, sources, assemble,
 rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, conditions,
-holdups, room, examination, effects, intake, overview, driver.
+holdups, room, examination, effects, intake, overview, driver, installing.
 """

@@ -22,10 +22,11 @@ from agent.settings import ServingSettings, UpdateSettings
 from agent.telemetry.host import Machine
 from agent.update import lifecycle, reasons
 from agent.update.answering import Answering
+from agent.update.bundle import BundleFolder
 from agent.update.chunk_store import ChunkStore
 from agent.update.effects import Effects, Outcome, Parts
 from agent.update.examination import Examination
-from agent.update.fetch import Backoff, Fetcher
+from agent.update.fetch import Backoff
 from agent.update.holdups import Holdups
 from agent.update.intake import Intake
 from agent.update.journal import Journal
@@ -33,6 +34,7 @@ from agent.update.lifecycle import Draft, Effect, Ending, Event, Update
 from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
 from agent.update.slot_disk import SLOTS, SlotDisk
+from agent.update.sources import Sources
 from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
 from agent.update.trust import Trust
@@ -115,14 +117,7 @@ class Driver:
             backoff=backoff,
             checkpoint=checkpoint,
         )
-        fetcher = Fetcher(
-            http,
-            source_url=manager_url,
-            store=self._store,
-            connections=settings.fetch_connections,
-            idle_seconds=settings.fetch_idle_seconds,
-            backoff=backoff,
-        )
+        fetcher = self.sources = Sources.over(http, manager_url, self._store, settings, backoff)
         self_test = SelfTest.of(settings, python=own.worker_python)
         self._effects = Effects(
             Parts(
@@ -180,6 +175,10 @@ class Driver:
     async def announce(self, announcement: Announcement) -> None:
         """Durable when it returns. The same bytes again are ignored."""
         await self._intake.announce(announcement)
+
+    async def bring(self, bundle: BundleFolder, number: int) -> lifecycle.Update | None:
+        """Durable when it returns: assignment `number` of `bundle`; see `Intake.bring`."""
+        return await self._intake.bring(bundle, number)
 
     def observe(self, observations: Sequence[Observation]) -> None:
         """What the endpoint saw: probation's food."""

@@ -15,13 +15,13 @@ from agent.settings import ServingSettings, UpdateSettings
 from agent.update import admission, assemble, lifecycle, plan, probation, reasons
 from agent.update.chunk_store import ChunkStore
 from agent.update.examination import Examination, Refusal, swap_need
-from agent.update.fetch import Fetcher
 from agent.update.journal import Journal
 from agent.update.lifecycle import Effect, Event, SlotName, Update
 from agent.update.plan import Plan
 from agent.update.room import Way
 from agent.update.self_test import SelfTest
 from agent.update.slot_disk import SlotDisk
+from agent.update.sources import Sources
 from agent.update.switch import Switch
 from agent.update.trust import Trust
 from agent.update.upkeep import Upkeep
@@ -57,7 +57,7 @@ class Parts:
     trust: Trust
     disk: SlotDisk
     store: ChunkStore
-    fetcher: Fetcher
+    fetcher: Sources
     self_test: SelfTest
     switch: Switch
     vitals: Vitals

@@ -151,6 +151,13 @@ class ConditionsError(RefusedError):
     default_remedy = "cool or power the device; update.after_defer: go-on installs nevertheless"
 
 
+class BundleRefusedError(RefusedError):
+    """A genuine bundle whose assignment cannot be followed; the text has the code."""
+
+    code = "E_BUNDLE_REFUSED"
+    default_remedy = "do what the code in the text asks for, and export a new bundle"
+
+
 class SourceUnavailableError(UnavailableError):
     """The manager cannot be reached or does not have it yet."""
 

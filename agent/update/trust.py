@@ -1,6 +1,7 @@
 """Is this announcement genuine, for this device, and about a release that release keys vouch for?
 
     announcement --bytes--> strict_json --> timestamp --python-tuf--> root .. targets, role of the model
+    (or a bundle: judged at the time at which it was made, and only while it is valid itself)
                                             assignment --verify_delegate("director")--> orders --> Update
 
 python-tuf verifies in a temporary folder filled from the journal; what it trusts afterwards goes back
@@ -20,6 +21,7 @@ from typing import Final
 
 import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
+from securesystemslib.signer import Signature  # type: ignore[attr-defined]
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -36,9 +38,12 @@ from tuf.ngclient import (  # type: ignore[attr-defined]
 )
 
 from agent.update import reasons
+from agent.update.bundle import BundleFolder
 from agent.update.journal import Journal
 from agent.update.lifecycle import Event, State, Update, advance
+from shared import bundle as layout
 from shared import signing
+from shared.bundle import BundleError, BundleExpiredError
 from shared.clock import Clock
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import DeviceId, Digest, ModelName, Version, release_path
@@ -80,6 +85,12 @@ class Trust:
         self._metadata_url = f"{manager_url.rstrip('/')}/metadata/"
         self._box_key = box_key
         self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def device(self) -> str:
+        """Who we are."""
+        return self._device
 
     async def verify(self, announcement: Announcement) -> Update | None:
         """The update that the announcement orders: VERIFIED, or REFUSED with a reason if the director's
@@ -89,7 +100,18 @@ class Trust:
             ForgedError, WrongDeviceError, ExpiredError, MetadataError, BadInputError: nothing in it counts.
             SourceUnavailableError: the manager's metadata cannot be had now; try again.
         """
-        return await asyncio.to_thread(self._verify, announcement)
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._verify, announcement)
+
+    async def verify_bundle(self, bundle: BundleFolder, number: int) -> Update | None:
+        """The same for assignment `number` in `bundle`, with all metadata from there.
+
+        Raises:
+            BundleError, BundleExpiredError: the bundle is not whole, or its time is over.
+            ForgedError, WrongDeviceError, ExpiredError, ReplayedError, MetadataError: nothing in it counts.
+        """
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._verify_bundle, bundle, number)
 
     def content_key(self, update: Update) -> bytes:
         """The key that opens the release's chunks.
@@ -110,6 +132,48 @@ class Trust:
             finally:
                 self._write_back(Path(folder), verified=True)
 
+    def _verify_bundle(self, bundle: BundleFolder, number: int) -> Update | None:
+        assignment = bundle.assignment(self._device, number)
+        signing.strict_json(assignment, limit_bytes=MAX_PAYLOAD_BYTES)
+        described = bundle.described
+        with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as name:
+            folder = Path(name)
+            self._materialise(folder)
+            try:
+                updater = self._refresh(folder, _BundleFetcher(bundle), at=described.created)
+            except DownloadError as error:
+                raise BundleError(f"signed documents are missing: {error}") from None
+            except RepositoryError as error:  # nothing of it is kept: nobody vouched for the time yet
+                raise self._translated(None, error) from None
+            self._vouched(folder, bundle)
+            if self._now() > described.expires:
+                raise BundleExpiredError(
+                    f"the bundle of {described.created:%Y-%m-%d} ended {described.expires:%Y-%m-%d}"
+                )
+            update = self._ordered(folder, updater, assignment)
+            if update is not None:
+                self._still_valid(folder, update.model)
+            self._write_back(folder, verified=True)
+            return update
+
+    def _vouched(self, folder: Path, bundle: BundleFolder) -> None:
+        """Nothing, if the director that the release keys name signed the bundle's description."""
+        top, found = _targets((folder / "targets.json").read_bytes()), bundle.signature()
+        signature = Signature(found["keyid"], found["sig"])
+        try:
+            signed = layout.signed_part(bundle.description)
+            top.signed.verify_delegate(DIRECTOR, signed, {signature.keyid: signature})
+        except (UnsignedMetadataError, ValueError) as error:
+            raise reasons.ForgedError(f"{layout.DESCRIPTION}: {error}") from None
+
+    def _still_valid(self, folder: Path, model: str) -> None:
+        """Only timestamp and snapshot may be older than their time: what people signed may not."""
+        known = [folder / f"{role}.json" for role in ("root", "targets", f"model-{model}")]
+        for path in [path for path in known if path.exists()]:
+            signed = Metadata.from_bytes(path.read_bytes()).signed
+            if signed.is_expired(self._now()):
+                raise reasons.ExpiredError(f"{path.stem} expired {signed.expires:%Y-%m-%d}")
+
     def _ordered(self, folder: Path, updater: Updater, assignment: str) -> Update | None:
         version, orders = self._orders(folder, assignment)
         if version == self._journal.seen:
@@ -126,30 +190,31 @@ class Trust:
         """An updater whose top-level metadata is verified and current. The announcement's own timestamp
         is tried first; one that is stale is no proof of bad will, the manager is asked for today's."""
         try:
-            return self._refresh(folder, hint.encode())
+            return self._refresh(folder, _Fetcher(hint.encode()))
         except (ExpiredMetadataError, BadVersionNumberError, DownloadHTTPError) as error:
             logger.info("announced timestamp not usable error=%s", type(error).__name__)
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
         try:
-            return self._refresh(folder, None)
+            return self._refresh(folder, _Fetcher(None))
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
 
-    def _refresh(self, folder: Path, hint: bytes | None) -> Updater:
+    def _refresh(self, folder: Path, fetcher: FetcherInterface, *, at: datetime | None = None) -> Updater:
         updater = Updater(
             str(folder),
             self._metadata_url,
-            fetcher=_Fetcher(hint),
+            fetcher=fetcher,
             config=UpdaterConfig(prefix_targets_with_hash=False),
             bootstrap=self._root,
         )
-        updater._trusted_set.reference_time = self._now()  # noqa: SLF001  # python-tuf takes no clock
+        updater._trusted_set.reference_time = at or self._now()  # noqa: SLF001  # python-tuf takes no clock
         updater.refresh()
         return updater
 
-    def _translated(self, folder: Path, error: Exception) -> Exception:
-        self._write_back(folder, verified=False)
+    def _translated(self, folder: Path | None, error: Exception) -> Exception:
+        if folder is not None:
+            self._write_back(folder, verified=False)
         match error:
             case DownloadError():
                 return reasons.SourceUnavailableError(f"trust metadata: {error}")
@@ -244,6 +309,21 @@ class _Fetcher(FetcherInterface):
                     raise DownloadError(f"{url} does not end")
         signing.strict_json(bytes(received), limit_bytes=MAX_METADATA_BYTES)
         return iter((bytes(received),))
+
+
+class _BundleFetcher(FetcherInterface):
+    """Metadata out of a bundle."""
+
+    def __init__(self, bundle: BundleFolder) -> None:
+        self._bundle = bundle
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        file = url.rsplit("/", 1)[-1]
+        data = self._bundle.metadata(file)
+        if data is None:
+            raise DownloadHTTPError(f"{layout.metadata_path(file)} is not in the bundle", 404)
+        signing.strict_json(data, limit_bytes=MAX_METADATA_BYTES)
+        return iter((data,))
 
 
 def _targets(data: bytes) -> Metadata[Targets]:

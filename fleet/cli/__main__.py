@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "key": ("fleet.cli.keys:key", "Signing keys. They stay with you; the manager never sees them."),
         "model": ("fleet.cli.models:model", "Publish and look at versions of models."),
         "rollout": ("fleet.cli.rollouts:rollout", "Bring a version to devices, wave by wave."),
+        "bundle": ("fleet.cli.bundles:bundle", "Releases in a folder, for devices without network."),
     },
     "Watch": {
         "drift": ("fleet.cli.drift:drift", "How live data differs from the reference data."),

@@ -32,12 +32,26 @@ class NoOtherSlotError(RefusedError):
 
 
 async def assign(
-    tx: AsyncSession, director: Director, device: Device, release: Release, *, rollout: str, now: datetime
+    tx: AsyncSession,
+    director: Director,
+    device: Device,
+    release: Release,
+    *,
+    rollout: str,
+    now: datetime,
+    expires: datetime | None = None,
 ) -> int:
-    """The new assignment version of `device`, stored with its signed document."""
+    """The new assignment version of `device`, stored with its signed document; it holds for 30 days or until
+    `expires`."""
     version = device.assignment + 1
     device.assigned = director.assign(
-        device=device.id, box_key=device.box_key, release=release, rollout=rollout, version=version, now=now
+        device=device.id,
+        box_key=device.box_key,
+        release=release,
+        rollout=rollout,
+        version=version,
+        now=now,
+        expires=expires,
     )
     device.assignment = version
     await tx.flush()

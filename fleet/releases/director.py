@@ -42,8 +42,11 @@ class Director:
         rollout: str,
         version: int,
         now: datetime,
+        expires: datetime | None = None,
     ) -> str:
         """The signed assignment number `version` of `device`: run `release`, opened with the key sealed inside.
+
+        It holds for 30 days, or until `expires`.
 
         Raises:
             EscrowError: the release's content key does not open with this manager's escrow key.
@@ -58,12 +61,16 @@ class Director:
             "sealed_key": self._keys.reseal(release.escrow_key, box_key),
         }
         target = TargetFile(len(release.manifest), {"sha256": release.manifest_digest}, path, {"custom": custom})
-        signed = Targets(
-            version=version, expires=documents.expiry(now, documents.ASSIGNMENT_DAYS), targets={path: target}
-        )
+        ends = expires or documents.expiry(now, documents.ASSIGNMENT_DAYS)
+        signed = Targets(version=version, expires=ends, targets={path: target})
         assignment = Metadata(signed)
         assignment.sign(self._keys.director)
         return documents.write(assignment).decode()
+
+    def signature(self, data: bytes) -> dict[str, str]:
+        """Key id and signature (hexadecimal) of the director over `data`."""
+        made = self._keys.director.sign(data)
+        return {"keyid": made.keyid, "sig": made.signature}
 
     async def announcement(self, tx: AsyncSession, assigned: str) -> Announcement:
         """What is published for a device: the stored assignment and today's timestamp.

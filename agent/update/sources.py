@@ -1,0 +1,144 @@
+"""Where chunks come from: one source after the other, and the manager by HTTP for all that they do not have.
+
+    bundle -> (what else is attached) -> manager (fetch)
+
+Every source is one port: `chunk` and `manifest`, or an error. None is trusted: what arrives is checked by its name
+here, whatever brought it (tests/contracts holds all sources to it).
+
+I/O: network, tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+from agent.update.fetch import Fetcher
+from agent.update.reasons import SourceUnavailableError
+from shared import chunking
+from shared.bundle import BundleError
+from shared.identifiers import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    import httpx2
+
+    from agent.settings import UpdateSettings
+    from agent.update.chunk_store import ChunkStore
+    from agent.update.fetch import Backoff
+    from shared.manifest import Chunk
+
+logger = logging.getLogger(__name__)
+
+MANAGER = "manager"
+
+
+class Source(Protocol):
+    """A place that may have what is wanted.
+
+    Both methods return bytes, which may be wrong ones. They raise SourceUnavailableError, DamagedChunkError or
+    BundleError when there are none, and come to an end by themselves.
+    """
+
+    @property
+    def name(self) -> str:
+        """One word for reports and logs."""
+
+    async def chunk(self, chunk: Chunk) -> bytes:
+        """The sealed chunk."""
+
+    async def manifest(self, digest: str) -> bytes:
+        """The manifest."""
+
+
+class Sources:
+    """Asks each attached source in turn, then the manager, who is asked until he answers."""
+
+    def __init__(self, fetcher: Fetcher, *, store: ChunkStore, connections: int) -> None:
+        self._fetcher, self._store, self._connections = fetcher, store, connections
+        self._attached: list[Source] = []
+        self.bytes_by_source: Counter[str] = Counter()  # of chunks, since the start
+
+    @classmethod
+    def over(
+        cls, http: httpx2.AsyncClient, manager_url: str, store: ChunkStore, settings: UpdateSettings, backoff: Backoff
+    ) -> Sources:
+        """Those of a device: at first the manager alone."""
+        connections = settings.fetch_connections
+        fetcher = Fetcher(
+            http,
+            source_url=manager_url,
+            store=store,
+            connections=connections,
+            idle_seconds=settings.fetch_idle_seconds,
+            backoff=backoff,
+        )
+        return cls(fetcher, store=store, connections=connections)
+
+    def attach(self, source: Source) -> None:
+        """Ask `source` first from now on; it takes the place of one with the same name."""
+        self._attached = [source, *(one for one in self._attached if one.name != source.name)]
+
+    def detach(self, name: str) -> None:
+        """Ask the source called `name` no more."""
+        self._attached = [one for one in self._attached if one.name != name]
+
+    async def manifest(self, digest: str) -> bytes:
+        """The manifest called `digest`; waits as long as it takes.
+
+        Raises:
+            DamagedChunkError: the manager has other bytes under this name.
+        """
+        for source in self._attached:
+            data = await _asked(source, source.manifest(digest), digest)
+            if data is not None:
+                return data
+        return await self._fetcher.manifest(digest)
+
+    async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None]) -> None:
+        """Bring every chunk into the store; waits as long as it takes. `progress` hears the bytes of each.
+
+        Raises:
+            DamagedChunkError: the manager keeps serving other bytes under a chunk's name.
+        """
+        left: list[Chunk] = list(wanted)
+        if self._attached:
+            left = []
+            queue = iter(wanted)
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(self._connections, len(wanted))):
+                    group.create_task(self._drain(queue, left, progress), name=f"source-{number}")
+
+        def counted(fetched: int) -> None:
+            self.bytes_by_source[MANAGER] += fetched
+            progress(fetched)
+
+        await self._fetcher.chunks(left, counted)
+
+    async def _drain(self, queue: Iterator[Chunk], left: list[Chunk], progress: Callable[[int], None]) -> None:
+        for chunk in queue:
+            for source in self._attached:
+                data = await _asked(source, source.chunk(chunk), chunk.id)
+                if data is not None and len(data) == chunk.size_bytes:
+                    await asyncio.to_thread(self._store.put, chunk.id, data)
+                    self.bytes_by_source[source.name] += len(data)
+                    progress(len(data))
+                    break
+            else:
+                left.append(chunk)
+
+
+async def _asked(source: Source, answer: Awaitable[bytes], name: str) -> bytes | None:
+    """What `source` gives under `name`, if it is that."""
+    try:
+        data = await answer
+    except (SourceUnavailableError, chunking.DamagedChunkError, BundleError) as error:
+        logger.info("source has it not source=%s name=%s detail=%s", source.name, name[:12], error.detail)
+        return None
+    if sha256(data) == name:
+        return data
+    logger.warning("source gave other content source=%s name=%s", source.name, name[:12])
+    return None
