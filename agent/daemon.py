@@ -36,6 +36,7 @@ from agent.telemetry.outbox import Kind, Outbox
 from agent.telemetry.pace import Pace
 from agent.telemetry.uplink import Uplink
 from agent.update import installing
+from agent.update.broker_source import BrokerSource
 from agent.update.driver import Driver
 from agent.update.journal import Journal
 from agent.update.standing import Standing
@@ -102,17 +103,18 @@ class Agent:
             build_seconds=settings.update.engine_build_timeout_seconds,
         )
         journal = self._journal = Journal(state_dir / "update.sqlite")
+        trust = Trust(
+            journal,
+            root=enrolled.root.encode(),
+            device=self._device,
+            manager_url=self._manager_url,
+            box_key=keys.box,
+            clock=self._clock,
+        )
         self._driver = Driver(
             settings=settings.update,
             state_dir=state_dir,
-            trust=Trust(
-                journal,
-                root=enrolled.root.encode(),
-                device=self._device,
-                manager_url=self._manager_url,
-                box_key=keys.box,
-                clock=self._clock,
-            ),
+            trust=trust,
             journal=journal,
             serving=self._serving,
             report=self._report,
@@ -134,6 +136,10 @@ class Agent:
             will=presence.last_will(self._device, self._boot),
             on_connect=self._connected,
         )
+        through_broker = BrokerSource(self._link, device=self._device, sign=keys.signature)
+        if settings.update.mqtt_chunks == "on":
+            self._driver.sources.fall_back_on(through_broker, after_seconds=settings.update.mqtt_after_seconds)
+            trust.fall_back_on(through_broker.metadata)
         self._uplink = Uplink(
             self._outbox,
             self._link,
@@ -160,7 +166,9 @@ class Agent:
             clock=self._clock,
             measure=self._gauges.measure,
         )
-        self._inbox = Inbox(self._link, device=self._device, driver=self._driver, uplink=self._uplink)
+        self._inbox = Inbox(
+            self._link, device=self._device, driver=self._driver, uplink=self._uplink, piece=through_broker.take
+        )
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, or until a part fails."""

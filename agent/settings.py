@@ -9,9 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+#: YAML reads a bare on and off as true and false.
+Switch = Annotated[
+    Literal["off", "on"], BeforeValidator(lambda value: ("off", "on")[value] if isinstance(value, bool) else value)
+]
 
 
 class Section(BaseModel):
@@ -75,6 +88,8 @@ class UpdateSettings(Section):
     after_defer: Literal["refuse", "go-on"] = "refuse"  # what happens then
     fetch_connections: PositiveInt = 4
     fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this
+    mqtt_chunks: Switch = "off"  # releases through the broker, where HTTP brings nothing
+    mqtt_after_seconds: PositiveFloat = 120.0  # without any progress by HTTP
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
 
 

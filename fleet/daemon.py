@@ -106,6 +106,7 @@ def _tasks(manager: Manager, broker: EmbeddedBroker | None) -> Iterator[tuple[st
         yield "broker", broker.run()
     yield "link", manager.link.run()
     yield "ingest", manager.ingest.run()
+    yield "courier", manager.courier.run()
     yield "rollouts", RolloutDriver(manager).run()
     yield "drift", DriftDriver(manager).run()
     yield "alerts", AlertDriver(manager).run()

@@ -26,6 +26,7 @@ from fleet.devices.announcer import Announcer
 from fleet.devices.liveness import Patience
 from fleet.errors import DataFolderError, ListenError, RunningError
 from fleet.hub import Hub
+from fleet.releases.courier import Courier
 from fleet.releases.depot import Depot
 from fleet.releases.director import Director
 from fleet.releases.online_keys import OnlineKeys
@@ -66,6 +67,7 @@ class Manager:
     link: MqttLink
     announcer: Announcer
     ingest: Ingest
+    courier: Courier
     patience: Patience
     enrolments: Buckets  # attempts of one address
     sign_ins: Buckets
@@ -155,6 +157,8 @@ def _build(
     link = MqttLink(_link_settings(settings, broker, secret), subscriptions=[ALL_UP], on_connect=announcer.resume)
     announcer.attach(link)
     hub = Hub()
+    depot, repository = Depot(settings.data_dir / "depot"), Repository(keys)
+    courier = Courier(database=database, depot=depot, repository=repository, link=link, limits=settings.mqtt)
     attempts = settings.enrolment.attempts_per_minute
     return Manager(
         settings=settings,
@@ -163,13 +167,22 @@ def _build(
         hub=hub,
         pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=settings.server.session_idle_minutes)),
-        depot=Depot(settings.data_dir / "depot"),
-        repository=Repository(keys),
+        depot=depot,
+        repository=repository,
         director=director,
         online_keys=keys,
         link=link,
         announcer=announcer,
-        ingest=Ingest(database=database, link=link, announcer=announcer, hub=hub, clock=clock, limits=settings.mqtt),
+        ingest=Ingest(
+            database=database,
+            link=link,
+            announcer=announcer,
+            hub=hub,
+            clock=clock,
+            limits=settings.mqtt,
+            wants=courier.take,
+        ),
+        courier=courier,
         patience=Patience(timedelta(seconds=settings.deployment.heartbeat_interval_seconds), clock.now()),
         enrolments=Buckets(rate=attempts / 60, burst=attempts),
         sign_ins=Buckets(rate=attempts / 60, burst=attempts),

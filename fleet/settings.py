@@ -8,11 +8,24 @@ I/O: none.
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from fleet.alerts.channels import Channel, ChannelName
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+#: YAML reads a bare on and off as true and false.
+Switch = Annotated[
+    Literal["off", "on"], BeforeValidator(lambda value: ("off", "on")[value] if isinstance(value, bool) else value)
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -47,6 +60,8 @@ class MqttSettings(Section):
     embedded_port: Port = 1883  # 0: any free port
     messages_per_second: PositiveFloat = 20.0  # of one device, on average;
     burst_messages: PositiveInt = 200  # more at once are dropped, and sent again by the device
+    chunks: Switch = "off"  # whether devices that ask may get releases through the broker
+    chunk_bytes_per_second: PositiveInt = 256 * 1024  # of such, all devices together
     require_signatures: bool = False  # refuse reports and telemetry that are not signed by the device's own key
 
 

@@ -165,6 +165,13 @@ class SourceUnavailableError(UnavailableError):
     default_remedy = "the device tries again by itself; check the network and the manager"
 
 
+class NotThereError(SourceUnavailableError):
+    """The manager has nothing of this name, or gives nothing through the broker."""
+
+    code = "E_NOT_THROUGH_BROKER"
+    default_remedy = "set mqtt.chunks: on in fleet.yaml, or give the device a way to the manager's HTTP"
+
+
 class JournalBusyError(UnavailableError):
     """The journal cannot be written now: the disk is full or the file is locked."""
 

@@ -1,6 +1,6 @@
 """Where chunks come from: one source after the other, and the manager by HTTP for all that they do not have.
 
-    bundle -> (what else is attached) -> manager (fetch)
+    bundle -> manager (fetch) -> last resort: the broker, once the manager brought nothing for a while
 
 Every source is one port: `chunk` and `manifest`, or an error. None is trusted: what arrives is checked by its name
 here, whatever brought it (tests/contracts holds all sources to it).
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.update.fetch import Fetcher
 from agent.update.reasons import SourceUnavailableError
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANAGER = "manager"
+MANAGER: Final = "manager"
+#: A device that gets its chunks through the broker tries the manager's HTTP again this often.
+HTTP_AGAIN_SECONDS: Final = 600.0
 
 
 class Source(Protocol):
@@ -60,6 +62,8 @@ class Sources:
     def __init__(self, fetcher: Fetcher, *, store: ChunkStore, connections: int) -> None:
         self._fetcher, self._store, self._connections = fetcher, store, connections
         self._attached: list[Source] = []
+        self._last: Source | None = None
+        self._patience_seconds = 0.0
         self.bytes_by_source: Counter[str] = Counter()  # of chunks, since the start
 
     @classmethod
@@ -86,6 +90,10 @@ class Sources:
         """Ask the source called `name` no more."""
         self._attached = [one for one in self._attached if one.name != name]
 
+    def fall_back_on(self, source: Source, *, after_seconds: float) -> None:
+        """Ask `source` whenever the manager brought nothing by HTTP for `after_seconds`."""
+        self._last, self._patience_seconds = source, after_seconds
+
     async def manifest(self, digest: str) -> bytes:
         """The manifest called `digest`; waits as long as it takes.
 
@@ -96,6 +104,14 @@ class Sources:
             data = await _asked(source, source.manifest(digest), digest)
             if data is not None:
                 return data
+        while (last := self._last) is not None:
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    return await self._fetcher.manifest(digest)
+            except TimeoutError:
+                data = await _asked(last, last.manifest(digest), digest)
+                if data is not None:
+                    return data
         return await self._fetcher.manifest(digest)
 
     async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None]) -> None:
@@ -112,23 +128,62 @@ class Sources:
                 for number in range(min(self._connections, len(wanted))):
                     group.create_task(self._drain(queue, left, progress), name=f"source-{number}")
 
-        def counted(fetched: int) -> None:
-            self.bytes_by_source[MANAGER] += fetched
-            progress(fetched)
+        while left and (last := self._last) is not None:
+            if await self._by_http(left, progress, patience_seconds=self._patience_seconds):
+                return
+            left = [chunk for chunk in left if not self._store.has(chunk)]
+            left = await self._by_last_resort(last, left, progress)
+        await self._by_http(left, progress, patience_seconds=None)
 
-        await self._fetcher.chunks(left, counted)
+    async def _by_http(
+        self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, patience_seconds: float | None
+    ) -> bool:
+        """True when all is here; False when no chunk came for `patience_seconds`."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(patience_seconds) as patience:
+
+                def counted(fetched: int) -> None:
+                    if patience_seconds is not None:
+                        patience.reschedule(loop.time() + patience_seconds)
+                    self.bytes_by_source[MANAGER] += fetched
+                    progress(fetched)
+
+                await self._fetcher.chunks(wanted, counted)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _by_last_resort(
+        self, last: Source, wanted: Sequence[Chunk], progress: Callable[[int], None]
+    ) -> list[Chunk]:
+        """What is still to come when it failed once, or when it is time to try HTTP again."""
+        logger.info("nothing by http, falling back source=%s chunks=%d", last.name, len(wanted))
+        until = asyncio.get_running_loop().time() + HTTP_AGAIN_SECONDS
+        queue = list(wanted)
+        while queue and asyncio.get_running_loop().time() < until:
+            if not await self._kept(last, queue[0], progress):
+                break
+            del queue[0]
+        return queue
 
     async def _drain(self, queue: Iterator[Chunk], left: list[Chunk], progress: Callable[[int], None]) -> None:
         for chunk in queue:
             for source in self._attached:
-                data = await _asked(source, source.chunk(chunk), chunk.id)
-                if data is not None and len(data) == chunk.size_bytes:
-                    await asyncio.to_thread(self._store.put, chunk.id, data)
-                    self.bytes_by_source[source.name] += len(data)
-                    progress(len(data))
+                if await self._kept(source, chunk, progress):
                     break
             else:
                 left.append(chunk)
+
+    async def _kept(self, source: Source, chunk: Chunk, progress: Callable[[int], None]) -> bool:
+        """Whether `source` gave the chunk, which is then in the store."""
+        data = await _asked(source, source.chunk(chunk), chunk.id)
+        if data is None:
+            return False
+        await asyncio.to_thread(self._store.put, chunk.id, data)
+        self.bytes_by_source[source.name] += len(data)
+        progress(len(data))
+        return True
 
 
 async def _asked(source: Source, answer: Awaitable[bytes], name: str) -> bytes | None:

@@ -14,12 +14,11 @@ I/O: network, disk, tasks.
 import asyncio
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
 from securesystemslib.signer import Signature  # type: ignore[attr-defined]
 from tuf.api.exceptions import (
@@ -41,6 +40,7 @@ from agent.update import reasons
 from agent.update.bundle import BundleFolder
 from agent.update.journal import Journal
 from agent.update.lifecycle import Event, State, Update, advance
+from agent.update.metadata import MetadataByNetwork, MetadataFromBundle
 from shared import bundle as layout
 from shared import signing
 from shared.bundle import BundleError, BundleExpiredError
@@ -53,10 +53,9 @@ signing.install()
 logger = logging.getLogger(__name__)
 
 DIRECTOR: Final = "director"
-MAX_METADATA_BYTES: Final = 5_000_000
 #: How long the manager signs these for (docs/protocol.md): expiry minus this is a time that has passed.
 LIFETIMES: Final = {"timestamp.json": timedelta(days=1), "snapshot.json": timedelta(days=7)}
-_TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
+OtherWay = Callable[[str], Coroutine[None, None, bytes]]  # file name -> signed document
 
 
 class Orders(BaseModel):
@@ -86,6 +85,11 @@ class Trust:
         self._box_key = box_key
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        self._other_way: OtherWay | None = None
+
+    def fall_back_on(self, document: OtherWay) -> None:
+        """Ask `document` for signed documents that the manager does not give by HTTP."""
+        self._other_way = document
 
     @property
     def device(self) -> str:
@@ -101,7 +105,7 @@ class Trust:
             SourceUnavailableError: the manager's metadata cannot be had now; try again.
         """
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._verify, announcement)
+            return await asyncio.to_thread(self._verify, announcement, self._waiting())
 
     async def verify_bundle(self, bundle: BundleFolder, number: int) -> Update | None:
         """The same for assignment `number` in `bundle`, with all metadata from there.
@@ -113,6 +117,13 @@ class Trust:
         async with self._one_at_a_time:
             return await asyncio.to_thread(self._verify_bundle, bundle, number)
 
+    def _waiting(self) -> Callable[[str], bytes] | None:
+        """The other way, for the thread that verifies."""
+        loop, other = asyncio.get_running_loop(), self._other_way
+        if other is None:
+            return None
+        return lambda file: asyncio.run_coroutine_threadsafe(other(file), loop).result()
+
     def content_key(self, update: Update) -> bytes:
         """The key that opens the release's chunks.
 
@@ -121,12 +132,12 @@ class Trust:
         """
         return signing.unseal(update.sealed_key, self._box_key)
 
-    def _verify(self, announcement: Announcement) -> Update | None:
+    def _verify(self, announcement: Announcement, other: Callable[[str], bytes] | None) -> Update | None:
         for document in (announcement.timestamp, announcement.assignment):
             signing.strict_json(document, limit_bytes=MAX_PAYLOAD_BYTES)
         with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as folder:
             self._materialise(Path(folder))
-            updater = self._refreshed(Path(folder), announcement.timestamp)
+            updater = self._refreshed(Path(folder), announcement.timestamp, other)
             try:
                 return self._ordered(Path(folder), updater, announcement.assignment)
             finally:
@@ -140,7 +151,7 @@ class Trust:
             folder = Path(name)
             self._materialise(folder)
             try:
-                updater = self._refresh(folder, _BundleFetcher(bundle), at=described.created)
+                updater = self._refresh(folder, MetadataFromBundle(bundle), at=described.created)
             except DownloadError as error:
                 raise BundleError(f"signed documents are missing: {error}") from None
             except RepositoryError as error:  # nothing of it is kept: nobody vouched for the time yet
@@ -186,17 +197,17 @@ class Trust:
             return advance(update, Event.REJECTED, reason=error.code, detail=error.detail)
         return advance(update, Event.TRUSTED)
 
-    def _refreshed(self, folder: Path, hint: str) -> Updater:
+    def _refreshed(self, folder: Path, hint: str, other: Callable[[str], bytes] | None) -> Updater:
         """An updater whose top-level metadata is verified and current. The announcement's own timestamp
         is tried first; one that is stale is no proof of bad will, the manager is asked for today's."""
         try:
-            return self._refresh(folder, _Fetcher(hint.encode()))
+            return self._refresh(folder, MetadataByNetwork(hint.encode(), other))
         except (ExpiredMetadataError, BadVersionNumberError, DownloadHTTPError) as error:
             logger.info("announced timestamp not usable error=%s", type(error).__name__)
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
         try:
-            return self._refresh(folder, _Fetcher(None))
+            return self._refresh(folder, MetadataByNetwork(None, other))
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
 
@@ -287,43 +298,6 @@ class Trust:
     def _now(self) -> datetime:
         floor = self._journal.verified_at
         return max(self._clock.now(), floor) if floor else self._clock.now()
-
-
-class _Fetcher(FetcherInterface):
-    """Metadata over HTTP; `hint` stands in for `timestamp.json`. Whatever is not strict JSON (a captive
-    portal's page) counts as not reached."""
-
-    def __init__(self, hint: bytes | None) -> None:
-        self._hint = hint
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        if self._hint is not None and url.endswith("/timestamp.json"):
-            return iter((self._hint,))
-        received = bytearray()
-        with httpx2.stream("GET", url, timeout=_TIMEOUT, follow_redirects=False) as answer:
-            if answer.status_code != httpx2.codes.OK:
-                raise DownloadHTTPError(f"{url} answered {answer.status_code}", answer.status_code)
-            for block in answer.iter_bytes():
-                received += block
-                if len(received) > MAX_METADATA_BYTES:
-                    raise DownloadError(f"{url} does not end")
-        signing.strict_json(bytes(received), limit_bytes=MAX_METADATA_BYTES)
-        return iter((bytes(received),))
-
-
-class _BundleFetcher(FetcherInterface):
-    """Metadata out of a bundle."""
-
-    def __init__(self, bundle: BundleFolder) -> None:
-        self._bundle = bundle
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        file = url.rsplit("/", 1)[-1]
-        data = self._bundle.metadata(file)
-        if data is None:
-            raise DownloadHTTPError(f"{layout.metadata_path(file)} is not in the bundle", 404)
-        signing.strict_json(data, limit_bytes=MAX_METADATA_BYTES)
-        return iter((data,))
 
 
 def _targets(data: bytes) -> Metadata[Targets]:

@@ -55,6 +55,7 @@ async def metrics(request: Request, _actor: Annotated[Actor, Depends(allow("devi
     gauges["flotilla_messages_stored_total"] = {"": manager.ingest.stored}
     gauges["flotilla_messages_dropped_total"] = {"": manager.ingest.dropped}
     gauges["flotilla_messages_forged_total"] = {"": manager.ingest.forged}
+    gauges["flotilla_pieces_sent_bytes_total"] = {"": manager.courier.sent_bytes}
     gauges["flotilla_broker_connected"] = {"": int(manager.link.connected)}
     return PlainTextResponse("\n".join(_lines(gauges)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 

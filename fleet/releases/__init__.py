@@ -4,7 +4,7 @@
                keystore -> ceremony -> rotation, root_file                          keys, and what is signed with them
                pinning -> inspection                                                believe a manager only so far
     manager    online_keys -> repository -> shelf                                   verify, complete, keep
-               depot                                                                sealed chunks, named by digest
+               depot -> courier                                                     sealed chunks, by digest; by MQTT
                director -> bundling                                                 which device shall run what; by hand
 
 The manager holds no key that can make a release; people hold no key that can assign one (docs/security.md).
