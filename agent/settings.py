@@ -88,6 +88,9 @@ class UpdateSettings(Section):
     after_defer: Literal["refuse", "go-on"] = "refuse"  # what happens then
     fetch_connections: PositiveInt = 4
     fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this
+    site_cache_url: Annotated[str, Field(pattern=r"^https?://.")] | None = (
+        None  # asked for chunks and manifests before the manager
+    )
     mqtt_chunks: Switch = "off"  # releases through the broker, where HTTP brings nothing
     mqtt_after_seconds: PositiveFloat = 120.0  # without any progress by HTTP
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update

@@ -5,7 +5,7 @@
         v
     admission -> plan     does it fit, what is here already, what is to be fetched?
         v
-    sources: bundle,      whoever has it first; the broker, where nobody else answers (broker_source);
+    sources: bundle,      whoever has it first (site_cache); the broker, where nobody else answers (broker_source);
     fetch -> chunk_store  every chunk checked by its name, resumed at chunk granularity
         v
     assemble              chunks -> files of the idle slot, digests checked, model scanned
@@ -28,7 +28,7 @@ version serving before anything else happens, and whenever something breaks that
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
 `standing` is what people see of all that, put together by `overview`.
 
-Read: reasons, lifecycle, slots, journal, bundle, metadata, trust, admission, plan, fetch, chunk_store, sources,
-broker_source, assemble, rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep,
-standing, conditions, holdups, room, examination, effects, intake, overview, driver, installing.
+Read: reasons, lifecycle, slots, journal, bundle, metadata, trust, admission, plan, fetch, chunk_store, site_cache,
+sources, broker_source, assemble, rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop,
+upkeep, standing, conditions, holdups, room, examination, effects, intake, overview, driver, installing.
 """

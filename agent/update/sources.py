@@ -1,6 +1,6 @@
 """Where chunks come from: one source after the other, and the manager by HTTP for all that they do not have.
 
-    bundle -> manager (fetch) -> last resort: the broker, once the manager brought nothing for a while
+    bundle -> site cache -> manager (fetch) -> last resort: the broker, once the manager brought nothing for a while
 
 Every source is one port: `chunk` and `manifest`, or an error. None is trusted: what arrives is checked by its name
 here, whatever brought it (tests/contracts holds all sources to it).
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.update.fetch import Fetcher
 from agent.update.reasons import SourceUnavailableError
+from agent.update.site_cache import SiteCache
 from shared import chunking
 from shared.bundle import BundleError
 from shared.identifiers import sha256
@@ -70,7 +71,7 @@ class Sources:
     def over(
         cls, http: httpx2.AsyncClient, manager_url: str, store: ChunkStore, settings: UpdateSettings, backoff: Backoff
     ) -> Sources:
-        """Those of a device: at first the manager alone."""
+        """Those of a device at its start: the cache of its site, if it has one, and the manager."""
         connections = settings.fetch_connections
         fetcher = Fetcher(
             http,
@@ -80,7 +81,11 @@ class Sources:
             idle_seconds=settings.fetch_idle_seconds,
             backoff=backoff,
         )
-        return cls(fetcher, store=store, connections=connections)
+        found = cls(fetcher, store=store, connections=connections)
+        if settings.site_cache_url is not None:
+            url = settings.site_cache_url
+            found.attach(SiteCache(http, url=url, idle_seconds=settings.fetch_idle_seconds))
+        return found
 
     def attach(self, source: Source) -> None:
         """Ask `source` first from now on; it takes the place of one with the same name."""

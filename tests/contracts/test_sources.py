@@ -17,6 +17,7 @@ from agent.update.bundle import BundleFolder
 from agent.update.chunk_store import ChunkStore
 from agent.update.fetch import Backoff, Fetcher
 from agent.update.reasons import SourceUnavailableError
+from agent.update.site_cache import SiteCache
 from agent.update.sources import Source, Sources
 from shared import chunking, pieces, seal
 from shared.bundle import BundleError, chunk_path
@@ -72,9 +73,25 @@ class Place:
     remove: Callable[[str], None]
 
 
-@pytest.fixture(params=["bundle", "mqtt"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, release: Release, repository: ReleaseRepository) -> Place:
-    if request.param == "bundle":
+@pytest.fixture(params=["bundle", "site-cache", "mqtt"])
+async def place(
+    request: pytest.FixtureRequest, tmp_path: Path, release: Release, repository: ReleaseRepository
+) -> AsyncIterator[Place]:
+    if request.param != "site-cache":
+        yield local(request.param, tmp_path, release, repository)
+        return
+
+    def gone(name: str) -> None:
+        del repository.files[f"/chunks/{name}"]
+
+    async with httpx2.AsyncClient() as http:
+        with repository:
+            cache = SiteCache(http, url=f"{repository.url}/", idle_seconds=2)
+            yield Place(cache, lambda name: repository.faults.flip.add(f"/chunks/{name}"), gone)
+
+
+def local(kind: str, tmp_path: Path, release: Release, repository: ReleaseRepository) -> Place:
+    if kind == "bundle":
         box = bytes(PrivateKey.generate().public_key)
         folder = make_bundle(tmp_path / "usb", repository, [release], box_key=box)
 
@@ -192,6 +209,16 @@ async def test_damaged_bytes_of_a_source_never_reach_the_store(place: Place, rel
                 await found.chunks(chunks_of(release), lambda _: None)
         assert not store.has(victim)
         assert all(store.has(chunk) for chunk in chunks_of(release)[1:])
+
+
+async def test_a_cache_that_is_away_costs_one_wait_and_not_one_for_each_chunk(release: Release) -> None:
+    async with httpx2.AsyncClient() as http:
+        cache = SiteCache(http, url="http://127.0.0.1:9", idle_seconds=2)
+        first, second = chunks_of(release)[:2]
+        with pytest.raises(SourceUnavailableError, match="Connect"):
+            await cache.chunk(first)
+        with pytest.raises(SourceUnavailableError, match="a moment ago"):
+            await cache.chunk(second)
 
 
 @dataclass
