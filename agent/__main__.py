@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agent.settings import AgentSettings
 
 DEFAULT_CONFIG: Final = Path("/etc/flotilla/agent.yaml")
+_INSTALL_SECONDS: Final = 6 * 3600.0  # engines and probation of several releases
 _MARKS: Final = {"ok": "ok     ", "warning": "warning", "failed": "failed "}
 
 
@@ -220,6 +221,52 @@ def rollback(settings: AgentSettings, as_json: bool, model: str | None, yes: boo
     wanted = {"model": model} if model else {}
     document = control.ask(settings.state_dir, "rollback", more=wanted)
     _emit(document, str(document["detail"]), as_json)
+
+
+@_command(name="install", example="install /media/usb")
+@click.argument("bundle", type=click.Path(path_type=Path, file_okay=False))
+def install(settings: AgentSettings, as_json: bool, bundle: Path) -> None:
+    """Install the releases in the folder BUNDLE (`flotilla bundle export`), checked as if they came by network.
+
+    The running agent does it, and must be able to read BUNDLE; the command waits for the end. Without a running
+    agent the first release is prepared, and the next start installs it. Repeating it is harmless.
+    """
+    from agent import control, tables
+    from agent.update import installing
+
+    try:
+        more = {"bundle": str(bundle.absolute())}
+        document = control.ask(settings.state_dir, "install", timeout_seconds=_INSTALL_SECONDS, more=more)
+    except errors.NotRunningError:
+        document = asyncio.run(_prepared(settings.state_dir, bundle.absolute()))
+    _emit(document, tables.installed(document), as_json)
+    installing.judge(document)
+
+
+async def _prepared(state_dir: Path, bundle: Path) -> dict[str, Any]:
+    """Verify and copy while no daemon runs."""
+    from agent import identity
+    from agent.state_folder import locked
+    from agent.update import installing
+    from agent.update.journal import Journal
+    from agent.update.trust import Trust
+    from shared.clock import SystemClock
+
+    enrolled, keys = identity.enrolment(state_dir), identity.keys(state_dir)
+    with locked(state_dir):
+        journal = Journal(state_dir / "update.sqlite")
+        trust = Trust(
+            journal,
+            root=enrolled.root.encode(),
+            device=enrolled.device_id,
+            manager_url=enrolled.manager_url,
+            box_key=keys.box,
+            clock=SystemClock(),
+        )
+        try:
+            return await installing.prepare(state_dir, trust, journal, folder=bundle)
+        finally:
+            journal.close()
 
 
 @_command(name="doctor", example="doctor --json")

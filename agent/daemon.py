@@ -19,6 +19,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx2
@@ -34,6 +35,8 @@ from agent.telemetry.host import hardware_class
 from agent.telemetry.outbox import Kind, Outbox
 from agent.telemetry.pace import Pace
 from agent.telemetry.uplink import Uplink
+from agent.update import installing
+from agent.update.broker_source import BrokerSource
 from agent.update.driver import Driver
 from agent.update.journal import Journal
 from agent.update.standing import Standing
@@ -100,18 +103,19 @@ class Agent:
             observe=self._observe,
             build_seconds=settings.update.engine_build_timeout_seconds,
         )
-        journal = Journal(state_dir / "update.sqlite")
+        journal = self._journal = Journal(state_dir / "update.sqlite")
+        trust = Trust(
+            journal,
+            root=enrolled.root.encode(),
+            device=self._device,
+            manager_url=self._manager_url,
+            box_key=keys.box,
+            clock=self._clock,
+        )
         self._driver = Driver(
             settings=settings.update,
             state_dir=state_dir,
-            trust=Trust(
-                journal,
-                root=enrolled.root.encode(),
-                device=self._device,
-                manager_url=self._manager_url,
-                box_key=keys.box,
-                clock=self._clock,
-            ),
+            trust=trust,
             journal=journal,
             serving=self._serving,
             report=self._report,
@@ -133,6 +137,10 @@ class Agent:
             will=presence.last_will(self._device, self._boot),
             on_connect=self._connected,
         )
+        through_broker = BrokerSource(self._link, device=self._device, sign=keys.signature)
+        if settings.update.mqtt_chunks == "on":
+            self._driver.sources.fall_back_on(through_broker, after_seconds=settings.update.mqtt_after_seconds)
+            trust.fall_back_on(through_broker.metadata)
         self._uplink = Uplink(
             self._outbox,
             self._link,
@@ -159,7 +167,9 @@ class Agent:
             clock=self._clock,
             measure=self._gauges.measure,
         )
-        self._inbox = Inbox(self._link, device=self._device, driver=self._driver, uplink=self._uplink)
+        self._inbox = Inbox(
+            self._link, device=self._device, driver=self._driver, uplink=self._uplink, piece=through_broker.take
+        )
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, or until a part fails."""
@@ -192,7 +202,7 @@ class Agent:
             self._outbox.close()
 
     def _parts(self, endpoints: Endpoints) -> dict[str, Coroutine[None, None, None]]:
-        actions = {"status": self._status, "slots": self._slots, "rollback": self._rollback}
+        actions = {"status": self._status, "slots": self._slots, "rollback": self._rollback, "install": self._install}
         return {
             "link": self._link.run(),
             "inbox": self._inbox.run(),
@@ -272,6 +282,10 @@ class Agent:
             "slots": [slot.model_dump(mode="json") for slot in self._driver.slots()],
             "models": _STANDING.dump_python(self._driver.standing(), mode="json"),
         }
+
+    async def _install(self, asked: control.Document) -> control.Document:
+        folder = Path(str(asked["bundle"]))
+        return await installing.install(self._driver, self._journal, device=self._device, folder=folder)
 
     async def _rollback(self, asked: control.Document) -> control.Document:
         model = asked.get("model")

@@ -71,6 +71,13 @@ class UnhealthyError(RefusedError):
     default_remedy = "see the checks marked `failed`"
 
 
+class InstallFailedError(RefusedError):
+    """A release of a bundle was verified and then not kept."""
+
+    code = "E_INSTALL"
+    default_remedy = "do what the code in the text asks for; `flotilla-agent slots` shows what serves"
+
+
 class EnrolTokenError(RefusedError):
     """The manager does not accept the claim token."""
 

@@ -17,6 +17,8 @@ from shared.mqtt_link import Incoming
 from shared.topics import Address, Channel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.telemetry.uplink import Uplink
     from agent.update.driver import Driver
     from shared.mqtt_link import MqttLink
@@ -27,8 +29,17 @@ logger = logging.getLogger(__name__)
 class Inbox:
     """Reads the link, one message after the other."""
 
-    def __init__(self, link: MqttLink, *, device: str, driver: Driver, uplink: Uplink) -> None:
+    def __init__(
+        self,
+        link: MqttLink,
+        *,
+        device: str,
+        driver: Driver,
+        uplink: Uplink,
+        piece: Callable[[bytes], None] | None = None,  # who waits for pieces of a release
+    ) -> None:
         self._link, self._device, self._driver, self._uplink = link, device, driver, uplink
+        self._piece = piece
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -57,5 +68,7 @@ class Inbox:
                 await self._driver.announce(Announcement.parse(incoming.payload))
         elif address.channel is Channel.ACK:
             self._uplink.acknowledged(Ack.parse(incoming.payload))
+        elif address.channel is Channel.PIECE and self._piece is not None:
+            self._piece(incoming.payload)
         else:
             logger.info("channel not used yet topic=%s", incoming.topic)

@@ -9,9 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+#: YAML reads a bare on and off as true and false.
+Switch = Annotated[
+    Literal["off", "on"], BeforeValidator(lambda value: ("off", "on")[value] if isinstance(value, bool) else value)
+]
 
 
 class Section(BaseModel):
@@ -77,6 +90,11 @@ class UpdateSettings(Section):
     fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this,
     fetch_minimum_bytes_per_second: NonNegativeInt = 128  # and one that is slower for so long; 0: none is
     max_bytes_per_second: PositiveInt | None = None  # of downloads, all connections together; None: no limit
+    site_cache_url: Annotated[str, Field(pattern=r"^https?://.")] | None = (
+        None  # asked for chunks and manifests before the manager
+    )
+    mqtt_chunks: Switch = "off"  # releases through the broker, where HTTP brings nothing
+    mqtt_after_seconds: PositiveFloat = 120.0  # without any progress by HTTP
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
 
 

@@ -37,6 +37,18 @@ def status(document: Document) -> str:
     return "\n".join([*(f"{name:<8} {value}" for name, value in rows.items()), *models])
 
 
+def installed(document: Document) -> str:
+    """What became of each release of a bundle."""
+    words = {
+        "seen-before": "had been followed before; nothing changed",
+        "prepared": "verified and copied; the next start of the agent installs it",
+        "waits": "waits for the one before: repeat the command when the agent runs",
+    }
+    return "\n".join(
+        f"{one['model']}@{one['version']}: {words.get(one['outcome'], one['outcome'])}" for one in document["releases"]
+    )
+
+
 def about(model: Document) -> Iterator[str]:
     """What serves one model and why, line by line."""
     serving = model["serving"]

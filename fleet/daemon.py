@@ -155,6 +155,7 @@ def _leading(manager: Manager) -> Iterator[tuple[str, Coroutine[Any, Any, None]]
     yield "lead", manager.leadership.keep()
     yield "link", manager.link.run()
     yield "ingest", manager.ingest.run()
+    yield "courier", manager.courier.run()
     yield "rollouts", RolloutDriver(manager).run()
     yield "schedules", ScheduleDriver(manager).run()
     yield "sweep", Sweep(manager).run()

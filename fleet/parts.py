@@ -31,6 +31,7 @@ from fleet.errors import DataFolderError, ListenError, RunningError
 from fleet.hub import Hub
 from fleet.leadership import Leadership
 from fleet.releases.bucket_depot import BucketDepot
+from fleet.releases.courier import Courier
 from fleet.releases.director import Director
 from fleet.releases.folder_depot import FolderDepot
 from fleet.releases.online_keys import OnlineKeys
@@ -72,6 +73,7 @@ class Manager:
     link: MqttLink
     announcer: Announcer
     ingest: Ingest
+    courier: Courier
     patience: Patience
     enrolments: Buckets  # attempts of one address
     sign_ins: Buckets
@@ -173,6 +175,8 @@ def _build(
         url=manager_url,
         keys=fingerprint(pepper, keys),
     )
+    depot, repository = depot_of(settings), Repository(keys)
+    courier = Courier(database=leadership.database, depot=depot, repository=repository, link=link, limits=settings.mqtt)
     attempts = settings.enrolment.attempts_per_minute
     return Manager(
         settings=settings,
@@ -182,15 +186,22 @@ def _build(
         leadership=leadership,
         pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=settings.server.session_idle_minutes)),
-        depot=depot_of(settings),
-        repository=Repository(keys),
+        depot=depot,
+        repository=repository,
         director=director,
         online_keys=keys,
         link=link,
         announcer=announcer,
         ingest=Ingest(
-            database=leadership.database, link=link, announcer=announcer, hub=hub, clock=clock, limits=settings.mqtt
+            database=leadership.database,
+            link=link,
+            announcer=announcer,
+            hub=hub,
+            clock=clock,
+            limits=settings.mqtt,
+            wants=courier.take,
         ),
+        courier=courier,
         patience=Patience(timedelta(seconds=settings.deployment.heartbeat_interval_seconds), clock.now()),
         enrolments=Buckets(rate=attempts / 60, burst=attempts),
         sign_ins=Buckets(rate=attempts / 60, burst=attempts),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -28,6 +29,10 @@ from shared.errors import BadInputError
 from shared.windows import WEEKDAYS, Hours, WallTime, Weekday, ZoneName, check_zone
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
+#: YAML reads a bare on and off as true and false.
+Switch = Annotated[
+    Literal["off", "on"], BeforeValidator(lambda value: ("off", "on")[value] if isinstance(value, bool) else value)
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -88,6 +93,8 @@ class MqttSettings(Section):
     embedded_port: Port = 1883  # 0: any free port
     messages_per_second: PositiveFloat = 20.0  # of one device, on average;
     burst_messages: PositiveInt = 200  # more at once are dropped, and sent again by the device
+    chunks: Switch = "off"  # whether devices that ask may get releases through the broker
+    chunk_bytes_per_second: PositiveInt = 256 * 1024  # of such, all devices together
     require_signatures: bool = False  # refuse reports and telemetry that are not signed by the device's own key
 
 

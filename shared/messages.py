@@ -101,6 +101,27 @@ class Ack(Message):
     telemetry: NonNegativeInt = 0
 
 
+class Want(Message):
+    """Device -> manager on WANT: send me these pieces. Signed like a report."""
+
+    type: Literal["want/1"] = "want/1"
+    device: DeviceId
+    transfer: Annotated[str, Field(pattern=r"^[0-9a-f]{8,32}$")]  # names the answer's pieces
+    kind: Literal["chunk", "manifest", "metadata"]
+    name: Annotated[str, Field(max_length=128)]
+    missing: Annotated[str, Field(pattern=r"^[0-9a-f]{1,32}$")]  # bitmap (shared.pieces)
+    window: Annotated[int, Field(ge=1, le=16)]  # so many at most; then I ask again
+
+
+class Piece(Message):
+    """Manager -> device on PIECE, with the bytes behind a line feed. `size_bytes` 0: it is not to be had."""
+
+    type: Literal["piece/1"] = "piece/1"
+    transfer: Annotated[str, Field(pattern=r"^[0-9a-f]{8,32}$")]
+    index: NonNegativeInt = 0
+    size_bytes: NonNegativeInt  # of the whole
+
+
 class SlotState(Message):
     """One slot as the device sees it."""
 

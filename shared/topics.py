@@ -19,12 +19,14 @@ class Channel(StrEnum):
     ANNOUNCE = "announce"  # manager -> device, QoS 1, retained
     COMMAND = "command"  # manager -> device, QoS 1
     ACK = "ack"  # manager -> device, QoS 1
+    PIECE = "piece"  # manager -> device, QoS 1
     STATE = "state"  # device -> manager, QoS 1, retained, also the last will
     REPORT = "report"  # device -> manager, QoS 1
     TELEMETRY = "telemetry"  # device -> manager, QoS 1
+    WANT = "want"  # device -> manager, QoS 1
 
 
-DOWN: Final = frozenset({Channel.ANNOUNCE, Channel.COMMAND, Channel.ACK})
+DOWN: Final = frozenset({Channel.ANNOUNCE, Channel.COMMAND, Channel.ACK, Channel.PIECE})
 
 #: What the manager subscribes to: everything that any device says.
 ALL_UP: Final = f"{PREFIX}/+/up/+"

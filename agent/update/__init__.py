@@ -5,6 +5,7 @@
         v
     admission -> plan     does it fit, what is here already, what is to be fetched?
         v
+    sources: bundle,      whoever has it first (site_cache); the broker, where nobody else answers (broker_source);
     fetch -> chunk_store  every chunk checked by its name, resumed where it broke off (pacing: how fast and how slow;
         v                 strangers: portals and certificates)
     assemble              chunks -> files of the idle slot, digests checked, model scanned
@@ -29,7 +30,8 @@ that no update is at work on:
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
 `standing` is what people see of all that, put together by `overview`.
 
-Read: reasons, lifecycle, slots, journal, trust, admission, plan, pacing, strangers, fetch, chunk_store, assemble,
-rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, conditions,
-holdups, opening, room, examination, agreement, shadowing, effects, intake, overview, driver.
+Read: reasons, lifecycle, slots, journal, bundle, metadata, trust, admission, plan, pacing, strangers, fetch,
+chunk_store, site_cache, sources, broker_source, assemble, rebuilding, slot_disk, self_test, probation, vitals,
+answering, switch, crash_loop, upkeep, standing, conditions, holdups, opening, room, examination, agreement,
+shadowing, effects, intake, overview, driver, installing.
 """

@@ -21,10 +21,11 @@ from agent.settings import ServingSettings, UpdateSettings
 from agent.telemetry.host import Machine
 from agent.update import lifecycle, reasons
 from agent.update.answering import Answering
+from agent.update.bundle import BundleFolder
 from agent.update.chunk_store import ChunkStore
 from agent.update.effects import Effects, Outcome, Parts
 from agent.update.examination import Examination
-from agent.update.fetch import Backoff, Fetcher
+from agent.update.fetch import Backoff
 from agent.update.holdups import Holdups
 from agent.update.intake import Intake
 from agent.update.journal import Journal
@@ -33,7 +34,8 @@ from agent.update.opening import Opening
 from agent.update.overview import Overview
 from agent.update.self_test import SelfTest
 from agent.update.shadowing import Shadowing
-from agent.update.slot_disk import SLOTS, SlotDisk
+from agent.update.slot_disk import SlotDisk
+from agent.update.sources import Sources
 from agent.update.standing import Standing
 from agent.update.switch import Switch, WentBack
 from agent.update.trust import Trust
@@ -118,13 +120,8 @@ class Driver:
             backoff=backoff,
             checkpoint=checkpoint,
         )
-        fetcher = Fetcher.of(
-            settings,
-            http,
-            source_url=manager_url,
-            store=self._store,
-            backoff=backoff,
-            trouble=self._tell_trouble,
+        fetcher = self.sources = Sources.over(
+            http, settings, manager_url=manager_url, store=self._store, backoff=backoff, trouble=self._tell_trouble
         )
         self_test = SelfTest.of(settings, python=own.worker_python)
         examination = Examination(
@@ -186,6 +183,10 @@ class Driver:
         """Durable when it returns. The same bytes again are ignored."""
         await self._intake.announce(announcement)
 
+    async def bring(self, bundle: BundleFolder, number: int) -> lifecycle.Update | None:
+        """Durable when it returns: assignment `number` of `bundle`; see `Intake.bring`."""
+        return await self._intake.bring(bundle, number)
+
     def observe(self, observations: Sequence[Observation]) -> None:
         """What the endpoint saw: probation's food."""
         self._vitals.observe(observations)
@@ -223,7 +224,7 @@ class Driver:
             self._switch.give_up(current.model, reasons.BY_HAND, "taken back by hand")
             return WentBack(current.model, current.version, current.previous or "")
         back = await self._switch.back(model, self._at_work)
-        manifest = self._manifest_of(back.model, back.left)
+        manifest = self._disk.read(back.model).manifest_of(back.left)
         self._journal.take_back(manifest, self._journal.rollout_of(back.model, manifest))
         self._report(
             Draft(
@@ -241,10 +242,6 @@ class Driver:
     def _at_work(self, model: str) -> bool:
         current = self._journal.update("current")
         return current is not None and current.model == model
-
-    def _manifest_of(self, model: str, version: str) -> str:
-        record = self._disk.read(model)
-        return next((record[slot].manifest or "" for slot in SLOTS if record[slot].version == version), "")
 
     def _report(self, draft: Draft) -> None:
         """To the fleet; how the last update of each model ended stays here, too."""

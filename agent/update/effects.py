@@ -15,7 +15,6 @@ from agent.settings import ServingSettings, UpdateSettings
 from agent.update import admission, assemble, lifecycle, plan, probation, reasons
 from agent.update.chunk_store import ChunkStore
 from agent.update.examination import Examination, Refusal, swap_need
-from agent.update.fetch import Fetcher
 from agent.update.journal import Journal
 from agent.update.lifecycle import Effect, Event, SlotName, Update
 from agent.update.plan import Plan
@@ -24,6 +23,7 @@ from agent.update.self_test import SelfTest
 from agent.update.shadowing import Renewed, Shadowing
 from agent.update.slot_disk import SlotDisk
 from agent.update.slots import Record
+from agent.update.sources import Sources
 from agent.update.switch import Switch
 from agent.update.trust import Trust
 from agent.update.upkeep import Upkeep
@@ -61,7 +61,7 @@ class Parts:
     trust: Trust
     disk: SlotDisk
     store: ChunkStore
-    fetcher: Fetcher
+    fetcher: Sources
     self_test: SelfTest
     switch: Switch
     vitals: Vitals

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 
 from agent.update import lifecycle, reasons
+from agent.update.bundle import BundleFolder
 from agent.update.fetch import Backoff
 from agent.update.journal import Journal
 from agent.update.lifecycle import Draft, State, Update
@@ -43,6 +44,23 @@ class Intake:
         """Durable when it returns. The same bytes again are ignored."""
         if await asyncio.to_thread(self._journal.take_in, announcement):
             self._arrived.set()
+
+    async def bring(self, bundle: BundleFolder, number: int) -> Update | None:
+        """Follow assignment `number` of `bundle`: it waits as the next update when this returns. None when this very
+        assignment, or a newer one, was accepted before.
+
+        Raises:
+            RefusedError: it is not genuine, not for this device, or not to be followed.
+        """
+        update = await self._trust.verify_bundle(bundle, number)
+        if update is None:
+            return None
+        if update.state is State.REFUSED:
+            self._tell(update)
+            raise reasons.BundleRefusedError(f"{update.detail} ({update.reason})")
+        await asyncio.to_thread(bundle.check, update.manifest)
+        self._accept(bundle.announcement(self._trust.device, number), update)
+        return update
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -155,6 +155,13 @@ class ConditionsError(RefusedError):
     default_remedy = "cool or power the device; update.after_defer: go-on installs nevertheless"
 
 
+class BundleRefusedError(RefusedError):
+    """A genuine bundle whose assignment cannot be followed; the text has the code."""
+
+    code = "E_BUNDLE_REFUSED"
+    default_remedy = "do what the code in the text asks for, and export a new bundle"
+
+
 class SourceUnavailableError(UnavailableError):
     """The manager cannot be reached or does not have it yet."""
 
@@ -174,6 +181,13 @@ class CertificateError(SourceUnavailableError):
 
     code = "E_CERTIFICATE"
     default_remedy = "renew the certificate of the server; check the device's clock and its certificate authorities"
+
+
+class NotThereError(SourceUnavailableError):
+    """The manager has nothing of this name, or gives nothing through the broker."""
+
+    code = "E_NOT_THROUGH_BROKER"
+    default_remedy = "set mqtt.chunks: on in fleet.yaml, or give the device a way to the manager's HTTP"
 
 
 class JournalBusyError(UnavailableError):

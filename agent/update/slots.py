@@ -99,6 +99,10 @@ class Record:
         """The slot that a new release goes to."""
         return "b" if self.last_good == "a" else "a"
 
+    def manifest_of(self, version: str) -> str:
+        """Digest of the manifest of `version`; empty when no slot holds that."""
+        return next((slot.manifest or "" for slot in (self.a, self.b) if slot.version == version), "")
+
 
 def other(name: SlotName) -> SlotName:
     """The slot beside `name`."""

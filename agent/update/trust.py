@@ -1,6 +1,7 @@
 """Is this announcement genuine, for this device, and about a release that release keys vouch for?
 
     announcement --bytes--> strict_json --> timestamp --python-tuf--> root .. targets, role of the model
+    (or a bundle: judged at the time at which it was made, and only while it is valid itself)
                                             assignment --verify_delegate("director")--> orders --> Update
 
 python-tuf verifies in a temporary folder filled from the journal; what it trusts afterwards goes back
@@ -13,14 +14,14 @@ I/O: network, disk, tasks.
 import asyncio
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-import httpx2
 from pydantic import BaseModel, ConfigDict, Json, PositiveInt, ValidationError
+from securesystemslib.signer import Signature  # type: ignore[attr-defined]
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -37,9 +38,13 @@ from tuf.ngclient import (  # type: ignore[attr-defined]
 )
 
 from agent.update import reasons
+from agent.update.bundle import BundleFolder
 from agent.update.journal import Journal
 from agent.update.lifecycle import Event, State, Update, advance
+from agent.update.metadata import MetadataByNetwork, MetadataFromBundle
+from shared import bundle as layout
 from shared import signing
+from shared.bundle import BundleError, BundleExpiredError
 from shared.clock import Clock
 from shared.delta.offer import Offer, offers
 from shared.errors import BadInputError, RefusedError
@@ -52,10 +57,9 @@ signing.install()
 logger = logging.getLogger(__name__)
 
 DIRECTOR: Final = "director"
-MAX_METADATA_BYTES: Final = 5_000_000
 #: How long the manager signs these for (docs/protocol.md): expiry minus this is a time that has passed.
 LIFETIMES: Final = {"timestamp.json": timedelta(days=1), "snapshot.json": timedelta(days=7)}
-_TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
+OtherWay = Callable[[str], Coroutine[None, None, bytes]]  # file name -> signed document
 
 
 class Orders(BaseModel):
@@ -88,6 +92,17 @@ class Trust:
         self._metadata_url = f"{manager_url.rstrip('/')}/metadata/"
         self._box_key = box_key
         self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+        self._other_way: OtherWay | None = None
+
+    def fall_back_on(self, document: OtherWay) -> None:
+        """Ask `document` for signed documents that the manager does not give by HTTP."""
+        self._other_way = document
+
+    @property
+    def device(self) -> str:
+        """Who we are."""
+        return self._device
 
     async def verify(self, announcement: Announcement) -> Update | None:
         """The update that the announcement orders: VERIFIED, or REFUSED with a reason if the director's
@@ -97,7 +112,25 @@ class Trust:
             ForgedError, WrongDeviceError, ExpiredError, MetadataError, BadInputError: nothing in it counts.
             SourceUnavailableError: the manager's metadata cannot be had now; try again.
         """
-        return await asyncio.to_thread(self._verify, announcement)
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._verify, announcement, self._waiting())
+
+    async def verify_bundle(self, bundle: BundleFolder, number: int) -> Update | None:
+        """The same for assignment `number` in `bundle`, with all metadata from there.
+
+        Raises:
+            BundleError, BundleExpiredError: the bundle is not whole, or its time is over.
+            ForgedError, WrongDeviceError, ExpiredError, ReplayedError, MetadataError: nothing in it counts.
+        """
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._verify_bundle, bundle, number)
+
+    def _waiting(self) -> Callable[[str], bytes] | None:
+        """The other way, for the thread that verifies."""
+        loop, other = asyncio.get_running_loop(), self._other_way
+        if other is None:
+            return None
+        return lambda file: asyncio.run_coroutine_threadsafe(other(file), loop).result()
 
     def content_key(self, update: Update) -> bytes:
         """The key that opens the release's chunks.
@@ -107,16 +140,58 @@ class Trust:
         """
         return signing.unseal(update.sealed_key, self._box_key)
 
-    def _verify(self, announcement: Announcement) -> Update | None:
+    def _verify(self, announcement: Announcement, other: Callable[[str], bytes] | None) -> Update | None:
         for document in (announcement.timestamp, announcement.assignment):
             signing.strict_json(document, limit_bytes=MAX_PAYLOAD_BYTES)
         with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as folder:
             self._materialise(Path(folder))
-            updater = self._refreshed(Path(folder), announcement.timestamp)
+            updater = self._refreshed(Path(folder), announcement.timestamp, other)
             try:
                 return self._ordered(Path(folder), updater, announcement.assignment)
             finally:
                 self._write_back(Path(folder), verified=True)
+
+    def _verify_bundle(self, bundle: BundleFolder, number: int) -> Update | None:
+        assignment = bundle.assignment(self._device, number)
+        signing.strict_json(assignment, limit_bytes=MAX_PAYLOAD_BYTES)
+        described = bundle.described
+        with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as name:
+            folder = Path(name)
+            self._materialise(folder)
+            try:
+                updater = self._refresh(folder, MetadataFromBundle(bundle), at=described.created)
+            except DownloadError as error:
+                raise BundleError(f"signed documents are missing: {error}") from None
+            except RepositoryError as error:  # nothing of it is kept: nobody vouched for the time yet
+                raise self._translated(None, error) from None
+            self._vouched(folder, bundle)
+            if self._now() > described.expires:
+                raise BundleExpiredError(
+                    f"the bundle of {described.created:%Y-%m-%d} ended {described.expires:%Y-%m-%d}"
+                )
+            update = self._ordered(folder, updater, assignment)
+            if update is not None:
+                self._still_valid(folder, update.model)
+            self._write_back(folder, verified=True)
+            return update
+
+    def _vouched(self, folder: Path, bundle: BundleFolder) -> None:
+        """Nothing, if the director that the release keys name signed the bundle's description."""
+        top, found = _targets((folder / "targets.json").read_bytes()), bundle.signature()
+        signature = Signature(found["keyid"], found["sig"])
+        try:
+            signed = layout.signed_part(bundle.description)
+            top.signed.verify_delegate(DIRECTOR, signed, {signature.keyid: signature})
+        except (UnsignedMetadataError, ValueError) as error:
+            raise reasons.ForgedError(f"{layout.DESCRIPTION}: {error}") from None
+
+    def _still_valid(self, folder: Path, model: str) -> None:
+        """Only timestamp and snapshot may be older than their time: what people signed may not."""
+        known = [folder / f"{role}.json" for role in ("root", "targets", f"model-{model}")]
+        for path in [path for path in known if path.exists()]:
+            signed = Metadata.from_bytes(path.read_bytes()).signed
+            if signed.is_expired(self._now()):
+                raise reasons.ExpiredError(f"{path.stem} expired {signed.expires:%Y-%m-%d}")
 
     def _ordered(self, folder: Path, updater: Updater, assignment: str) -> Update | None:
         version, orders = self._orders(folder, assignment)
@@ -130,34 +205,35 @@ class Trust:
             return advance(update, Event.REJECTED, reason=error.code, detail=error.detail)
         return advance(update, Event.TRUSTED)
 
-    def _refreshed(self, folder: Path, hint: str) -> Updater:
+    def _refreshed(self, folder: Path, hint: str, other: Callable[[str], bytes] | None) -> Updater:
         """An updater whose top-level metadata is verified and current. The announcement's own timestamp
         is tried first; one that is stale is no proof of bad will, the manager is asked for today's."""
         try:
-            return self._refresh(folder, hint.encode())
+            return self._refresh(folder, MetadataByNetwork(hint.encode(), other))
         except (ExpiredMetadataError, BadVersionNumberError, DownloadHTTPError) as error:
             logger.info("announced timestamp not usable error=%s", type(error).__name__)
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
         try:
-            return self._refresh(folder, None)
+            return self._refresh(folder, MetadataByNetwork(None, other))
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
 
-    def _refresh(self, folder: Path, hint: bytes | None) -> Updater:
+    def _refresh(self, folder: Path, fetcher: FetcherInterface, *, at: datetime | None = None) -> Updater:
         updater = Updater(
             str(folder),
             self._metadata_url,
-            fetcher=_Fetcher(hint),
+            fetcher=fetcher,
             config=UpdaterConfig(prefix_targets_with_hash=False),
             bootstrap=self._root,
         )
-        updater._trusted_set.reference_time = self._now()  # noqa: SLF001  # python-tuf takes no clock
+        updater._trusted_set.reference_time = at or self._now()  # noqa: SLF001  # python-tuf takes no clock
         updater.refresh()
         return updater
 
-    def _translated(self, folder: Path, error: Exception) -> Exception:
-        self._write_back(folder, verified=False)
+    def _translated(self, folder: Path | None, error: Exception) -> Exception:
+        if folder is not None:
+            self._write_back(folder, verified=False)
         match error:
             case DownloadError():
                 return reasons.SourceUnavailableError(f"trust metadata: {error}")
@@ -234,28 +310,6 @@ class Trust:
     def _now(self) -> datetime:
         floor = self._journal.verified_at
         return max(self._clock.now(), floor) if floor else self._clock.now()
-
-
-class _Fetcher(FetcherInterface):
-    """Metadata over HTTP; `hint` stands in for `timestamp.json`. Whatever is not strict JSON (a captive
-    portal's page) counts as not reached."""
-
-    def __init__(self, hint: bytes | None) -> None:
-        self._hint = hint
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        if self._hint is not None and url.endswith("/timestamp.json"):
-            return iter((self._hint,))
-        received = bytearray()
-        with httpx2.stream("GET", url, timeout=_TIMEOUT, follow_redirects=False) as answer:
-            if answer.status_code != httpx2.codes.OK:
-                raise DownloadHTTPError(f"{url} answered {answer.status_code}", answer.status_code)
-            for block in answer.iter_bytes():
-                received += block
-                if len(received) > MAX_METADATA_BYTES:
-                    raise DownloadError(f"{url} does not end")
-        signing.strict_json(bytes(received), limit_bytes=MAX_METADATA_BYTES)
-        return iter((bytes(received),))
 
 
 def _targets(data: bytes) -> Metadata[Targets]:

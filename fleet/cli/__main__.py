@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "model": ("fleet.cli.models:model", "Publish and look at versions of models."),
         "rollout": ("fleet.cli.rollouts:rollout", "Bring a version to devices, wave by wave."),
         "schedule": ("fleet.cli.schedules:schedule", "Rollouts for later, once or again and again."),
+        "bundle": ("fleet.cli.bundles:bundle", "Releases in a folder, for devices without network."),
     },
     "Watch": {
         "drift": ("fleet.cli.drift:drift", "How live data differs from the reference data."),

@@ -41,6 +41,7 @@ class Order:
     later: bool = False  # have it ready, and wait for another assignment of it before the swap
     force: bool = False  # try it although it is known to be bad on the device
     terms: Terms = AT_ONCE
+    expires: datetime | None = None  # None: in 30 days
 
 
 async def assign(

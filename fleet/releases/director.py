@@ -62,12 +62,16 @@ class Director:
             **order.terms.custom(),
         }
         target = TargetFile(len(release.manifest), {"sha256": release.manifest_digest}, path, {"custom": custom})
-        signed = Targets(
-            version=version, expires=documents.expiry(now, documents.ASSIGNMENT_DAYS), targets={path: target}
-        )
+        ends = order.expires or documents.expiry(now, documents.ASSIGNMENT_DAYS)
+        signed = Targets(version=version, expires=ends, targets={path: target})
         assignment = Metadata(signed)
         assignment.sign(self._keys.director)
         return documents.write(assignment).decode()
+
+    def signature(self, data: bytes) -> dict[str, str]:
+        """Key id and signature (hexadecimal) of the director over `data`."""
+        made = self._keys.director.sign(data)
+        return {"keyid": made.keyid, "sig": made.signature}
 
     async def announcement(self, tx: AsyncSession, assigned: str) -> Announcement:
         """What is published for a device: the stored assignment and today's timestamp.

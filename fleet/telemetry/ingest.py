@@ -29,7 +29,7 @@ from shared.seal import SealError
 from shared.topics import Address, Channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 #: Messages that share one commit.
 BATCH: Final = 256
+_WANTS: Final = f"/up/{Channel.WANT}"
 
 
 Line = tuple[str, str]  # device, stream
@@ -82,11 +83,20 @@ class Ingest:
     """The only consumer of the manager's link."""
 
     def __init__(
-        self, *, database: Database, link: MqttLink, announcer: Announcer, hub: Hub, clock: Clock, limits: MqttSettings
+        self,
+        *,
+        database: Database,
+        link: MqttLink,
+        announcer: Announcer,
+        hub: Hub,
+        clock: Clock,
+        limits: MqttSettings,
+        wants: Callable[[Incoming], None] = lambda _: None,
     ) -> None:
         self._database, self._link, self._announcer, self._hub, self._clock = database, link, announcer, hub, clock
         self._signed = limits.require_signatures
         self._buckets = Buckets(rate=limits.messages_per_second, burst=limits.burst_messages)
+        self._wants = wants  # who serves what devices want to have sent
         self.stored = 0  # messages, for /metrics
         self.dropped = 0
         self.forged = 0  # of these: signed by another key, or not at all
@@ -107,9 +117,14 @@ class Ingest:
                 self._promise(owed)
 
     async def _take(self, messages: AsyncIterator[Incoming]) -> list[Incoming]:
-        batch = [await anext(messages)]
-        while self._link.backlog and len(batch) < BATCH:
-            batch.append(await anext(messages))
+        batch: list[Incoming] = []
+        while not batch or (self._link.backlog and len(batch) < BATCH):
+            incoming = await anext(messages)
+            if incoming.topic.endswith(_WANTS):
+                self._wants(incoming)
+                incoming.ack()  # a device that waits in vain asks again
+            else:
+                batch.append(incoming)
         return batch
 
     async def store(self, batch: list[Incoming]) -> Owed:
