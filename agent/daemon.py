@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 
 from agent import control, identity, presence, watchdog
 from agent.inbox import Inbox
+from agent.peers.driver import Peers
 from agent.serving.supervisor import Serving
 from agent.state_folder import locked
 from agent.telemetry.driver import Telemetry
@@ -37,6 +38,7 @@ from agent.telemetry.pace import Pace
 from agent.telemetry.uplink import Uplink
 from agent.update import installing
 from agent.update.broker_source import BrokerSource
+from agent.update.chunk_store import ChunkStore
 from agent.update.driver import Driver
 from agent.update.journal import Journal
 from agent.update.standing import Standing
@@ -104,6 +106,12 @@ class Agent:
             build_seconds=settings.update.engine_build_timeout_seconds,
         )
         journal = self._journal = Journal(state_dir / "update.sqlite")
+        sharing = settings.peers.share == "on"
+        store = ChunkStore(
+            state_dir,
+            keep_seconds=settings.peers.keep_hours * 3600 if sharing and settings.peers.address is not None else 0.0,
+            keep_free_bytes=settings.update.minimum_free_bytes,
+        )
         trust = Trust(
             journal,
             root=enrolled.root.encode(),
@@ -124,8 +132,24 @@ class Agent:
             hardware=self._hardware,
             manager_url=self._manager_url,
             serving_settings=settings.serving,
+            store=store,
             checkpoint=checkpoint,
         )
+        self._peers: Peers | None = None
+        if sharing:
+            self._peers = Peers(
+                settings.peers,
+                state_dir=state_dir,
+                journal=journal,
+                store=store,
+                sources=self._driver.sources,
+                hindered=self._driver.hindrance,
+                http=http,
+                manager_url=self._manager_url,
+                device=self._device,
+                seed=keys.sign,
+                sign=keys.signature,
+            )
         self._link = MqttLink(
             LinkSettings(
                 url=enrolled.mqtt.url,
@@ -203,7 +227,9 @@ class Agent:
 
     def _parts(self, endpoints: Endpoints) -> dict[str, Coroutine[None, None, None]]:
         actions = {"status": self._status, "slots": self._slots, "rollback": self._rollback, "install": self._install}
+        sharing = {"peers": self._peers.run()} if self._peers is not None else {}
         return {
+            **sharing,
             "link": self._link.run(),
             "inbox": self._inbox.run(),
             "presence": self._presence.run(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
 )
+
+from shared.peers import private
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 #: YAML reads a bare on and off as true and false.
@@ -98,6 +101,19 @@ class UpdateSettings(Section):
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
 
 
+class PeerSettings(Section):
+    """Whether chunks are shared with other devices of the site; the manager must want it for the site, too."""
+
+    share: Switch = "off"
+    # Where this device serves them: its own address in the local network; None: it only takes.
+    address: Annotated[str, AfterValidator(private)] | None = None
+    port: Annotated[int, Field(ge=0, le=65535)] = 8602  # 0: any free port
+    max_connections: PositiveInt = 16
+    max_bytes_per_second: PositiveInt = 8 * 1024**2  # served, all connections together
+    keep_hours: NonNegativeFloat = 24.0  # chunks of the newest release stay for others, while there is room
+    wait_seconds: PositiveFloat = 300.0  # without anything from peers; then the manager is asked in any case
+
+
 class TelemetrySettings(Section):
     """What is measured and how long it is kept until the manager has it."""
 
@@ -118,3 +134,4 @@ class AgentSettings(Section):
     serving: ServingSettings = ServingSettings()
     update: UpdateSettings = UpdateSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    peers: PeerSettings = PeerSettings()

@@ -30,6 +30,7 @@ from fleet.devices.liveness import Patience
 from fleet.errors import DataFolderError, ListenError, RunningError
 from fleet.hub import Hub
 from fleet.leadership import Leadership
+from fleet.peers.desk import PeerDesk
 from fleet.releases.bucket_depot import BucketDepot
 from fleet.releases.courier import Courier
 from fleet.releases.director import Director
@@ -74,6 +75,7 @@ class Manager:
     announcer: Announcer
     ingest: Ingest
     courier: Courier
+    peers: PeerDesk
     patience: Patience
     enrolments: Buckets  # attempts of one address
     sign_ins: Buckets
@@ -202,6 +204,7 @@ def _build(
             wants=courier.take,
         ),
         courier=courier,
+        peers=PeerDesk(settings.peers, pepper, clock),
         patience=Patience(timedelta(seconds=settings.deployment.heartbeat_interval_seconds), clock.now()),
         enrolments=Buckets(rate=attempts / 60, burst=attempts),
         sign_ins=Buckets(rate=attempts / 60, burst=attempts),

@@ -98,6 +98,15 @@ class MqttSettings(Section):
     require_signatures: bool = False  # refuse reports and telemetry that are not signed by the device's own key
 
 
+class PeerSettings(Section):
+    """Sites whose devices bring a release there once, and serve it to each other (docs/devices.md)."""
+
+    sites: tuple[str, ...] = ()  # names of sites; `*`: every device that has a site
+    copies: PositiveInt = 2  # of one chunk, at most, to a site that shares
+    turn_seconds: PositiveFloat = 60.0  # until another device may fetch a chunk that one is fetching
+    patience_seconds: PositiveFloat = 300.0  # a device that comes to nothing for so long is served in any case
+
+
 class EnrolmentSettings(Section):
     """How devices become known."""
 
@@ -289,6 +298,7 @@ class FleetSettings(Section):
     database: DatabaseSettings = DatabaseSettings()
     releases: ReleaseSettings = ReleaseSettings()
     mqtt: MqttSettings = MqttSettings()
+    peers: PeerSettings = PeerSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
     security: SecuritySettings = SecuritySettings()
     deployment: DeploymentSettings = DeploymentSettings()

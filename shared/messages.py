@@ -193,6 +193,7 @@ class UpdateReport(Queued):
     took_ms: float | None = None  # time since the phase before
     fetched_bytes: NonNegativeInt | None = None
     total_bytes: NonNegativeInt | None = None
+    sources: Annotated[dict[str, NonNegativeInt], Field(max_length=16)] | None = None  # bytes that came, by source
     shadow: ShadowFigures | None = None  # from the phase `shadowing` on
 
 

@@ -2,21 +2,28 @@
 
     <state_dir>/chunks/ab/abcdef...
 
-I/O: disk.
+A device that shares with others of its site keeps those of its newest release for a while (`keep_seconds`).
+
+I/O: disk, clock.
 """
 
+import re
+import shutil
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from shared import chunking, durable
+from shared.identifiers import DIGEST_PATTERN
 from shared.manifest import Chunk
 
 
 class ChunkStore:
     """Nothing in here is trusted: whoever reads a chunk checks it."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, keep_seconds: float = 0.0, keep_free_bytes: int = 0) -> None:
         self._folder = state_dir / "chunks"
+        self._keep_seconds, self._keep_free_bytes = keep_seconds, keep_free_bytes
         durable.make_folder(self._folder)
 
     def has(self, chunk: Chunk) -> bool:
@@ -53,6 +60,22 @@ class ChunkStore:
         for path in self._files():
             if path.name not in keep:
                 path.unlink()
+
+    def let_go(self) -> None:
+        """No update needs any chunk now: remove all, but those that others may still want while there is room."""
+        keep: set[str] = set()
+        if self._keep_seconds > 0 and shutil.disk_usage(self._folder).free >= self._keep_free_bytes:
+            oldest = time.time() - self._keep_seconds
+            keep = {path.name for path in self._files() if path.stat().st_mtime >= oldest}
+        self.prune(keep)
+
+    def names(self) -> tuple[str, ...]:
+        """Chunks that are here."""
+        return tuple(path.name for path in self._files() if re.fullmatch(DIGEST_PATTERN, path.name))
+
+    def size_bytes(self, *, but: Collection[str]) -> int:
+        """Of all that is here, without the chunks in `but`: what fetching those frees."""
+        return sum(path.stat().st_size for path in self._files() if path.name not in but)
 
     def _files(self) -> Iterator[Path]:
         return (path for path in self._folder.glob("*/*") if path.is_file())

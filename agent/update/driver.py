@@ -72,18 +72,20 @@ class Driver:
         manager_url: str,
         serving_settings: ServingSettings | None = None,
         machine: Machine | None = None,
+        store: ChunkStore | None = None,
         backoff: Backoff | None = None,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._journal, self._serving, self._tell_fleet = journal, serving, report
         self._clock, self._checkpoint = clock, checkpoint
         self._booted, self._news = asyncio.Event(), asyncio.Event()
-        self._disk, self._store = SlotDisk(state_dir), ChunkStore(state_dir)
+        self._disk, self._store = SlotDisk(state_dir), store or ChunkStore(state_dir)
         self._vitals = Vitals(journal)
         own = serving_settings or ServingSettings()
         answering = Answering(disk=self._disk, serving=serving, settings=own)
         self._engines, machine = Engines(state_dir, own), machine or Machine()
         self._holdups = Holdups(settings, machine=machine, clock=clock, tell=self._tell_waiting)
+        self.hindrance = self._holdups.hindrance
         self._opening = Opening(settings, disk=self._disk, journal=journal, holdups=self._holdups, clock=clock)
         self._switch = Switch(
             disk=self._disk,
@@ -165,7 +167,7 @@ class Driver:
         """Until cancelled: serve what was good, finish what was begun, then follow announcements."""
         current = self._journal.update("current")
         if current is None:
-            self._store.prune()
+            self._store.let_go()
             self._prune_engines()
         await self._upkeep.boot(current)
         self._booted.set()

@@ -7,6 +7,7 @@ I/O: disk, network, process, tasks, clock.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -121,7 +122,7 @@ class Effects:
             code = reasons.SafeModeError.code if trouble.safe_mode else trouble.code
             detail = f"{update.release} is here already and cannot serve: {trouble.detail}"
             return Outcome(Event.REJECTED, update, code, detail)
-        admission.admit(update, manifest, await self._facts(update, found))
+        admission.admit(update, manifest, await self._facts(update, manifest, found))
         last_good = record[record.last_good].version if record.last_good else None
         kept = parts.disk.keeps(update.model, update.manifest)
         planned = replace(
@@ -145,7 +146,7 @@ class Effects:
             return None
         return manifest.artifacts["model"].digest
 
-    async def _facts(self, update: Update, found: Plan) -> admission.Facts:
+    async def _facts(self, update: Update, manifest: Manifest, found: Plan) -> admission.Facts:
         parts = self._parts
         kept = parts.disk.keeps(update.model, update.manifest)
         if self._installed is None:
@@ -156,6 +157,7 @@ class Effects:
             allowed=parts.serving.providers,
             cpu_fallback=parts.serving.cpu_fallback,
             free_bytes=parts.disk.free_bytes()
+            + parts.store.size_bytes(but={chunk.id for chunk in plan.chunks(manifest)})
             + parts.disk.used_bytes(update.model, found.slot)
             + parts.disk.kept_bytes(update.model),
             keep_free_bytes=parts.settings.minimum_free_bytes,
@@ -220,9 +222,9 @@ class Effects:
         if prune:
             parts.store.prune(keep={chunk.id for chunk in wanted})
         missing = [chunk for chunk in wanted if not parts.store.has(chunk)]
-        progress = _Progress(update, _bytes(wanted) - _bytes(missing), parts.progress)
+        progress = _Progress(update, _bytes(wanted) - _bytes(missing), parts)
         await parts.fetcher.chunks(missing, progress.more, optional=optional)
-        return progress.update
+        return progress.newest()
 
     async def _assemble(self, update: Update) -> Outcome:
         parts = self._parts
@@ -267,7 +269,7 @@ class Effects:
 
     async def _stage(self, update: Update) -> Outcome:
         await self._parts.switch.stage(update, _slot(update))
-        self._parts.store.prune()
+        self._parts.store.let_go()
         return Outcome(Event.STAGED, update)
 
     async def _self_test(self, update: Update) -> Outcome:
@@ -341,25 +343,32 @@ class Effects:
     async def _retire(self, update: Update) -> Outcome:
         await self._parts.switch.retire(update)
         self._parts.upkeep.look(update.model)
-        self._parts.store.prune()
+        self._parts.store.let_go()
         return Outcome(Event.RETIRED, update)
 
 
 class _Progress:
-    """Bytes fetched, told to the fleet in a few steps."""
+    """Bytes fetched, saved and told to the fleet in a few steps."""
 
-    def __init__(self, update: Update, fetched_bytes: int, tell: Callable[[Update], None]) -> None:
-        self.update = replace(update, fetched_bytes=fetched_bytes)
+    def __init__(self, update: Update, fetched_bytes: int, parts: Parts) -> None:
+        self._update, self._parts = update, parts
         self._step = max(1, (update.total_bytes or 0) // PROGRESS_STEPS)
-        self._told = fetched_bytes
-        self._tell = tell
+        self._fetched = self._told = fetched_bytes
+        self._before = Counter(parts.fetcher.received)
 
     def more(self, fetched: int) -> None:
         """`fetched` more bytes are in the store."""
-        self.update = replace(self.update, fetched_bytes=(self.update.fetched_bytes or 0) + fetched)
-        if (self.update.fetched_bytes or 0) - self._told >= self._step:
-            self._told = self.update.fetched_bytes or 0
-            self._tell(self.update)
+        self._fetched += fetched
+        if self._fetched - self._told >= self._step:
+            self._told = self._fetched
+            self._parts.journal.save(self.newest())
+            self._parts.progress(self.newest())
+
+    def newest(self) -> Update:
+        """The update with what was fetched up to now, and from where."""
+        sources = Counter(self._update.sources)
+        sources.update(self._parts.fetcher.received - self._before)
+        return replace(self._update, fetched_bytes=self._fetched, sources=dict(sources))
 
 
 def _in_full(update: Update, manifest: Manifest, error: RefusedError) -> Update:

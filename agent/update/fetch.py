@@ -12,6 +12,7 @@ import asyncio
 import errno
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 DAMAGED_TRIES: Final = 3
 SHUNNED_SECONDS: Final = 60.0  # the place elsewhere, after something went wrong there
+MANAGER: Final = "manager"  # as a source: he, or the place that he sends us to
 ELSEWHERE: Final = "Flotilla-Elsewhere"  # a header: we follow a redirect to the same name (protocol.md §6)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ABSENT: Final = frozenset({httpx2.codes.NOT_FOUND, httpx2.codes.GONE})
@@ -62,6 +64,7 @@ class _Arriving:
 
     data: bytearray = field(default_factory=bytearray)
     connections: int = 0  # that brought something of it
+    counted: bool = False  # it is a chunk
     elsewhere: bool = False  # some of it came from where the source had sent us
 
     def start_over(self) -> None:
@@ -98,6 +101,7 @@ class Fetcher:
         self._trouble = trouble
         self._told: set[str] = set()
         self._shunned_until = 0.0
+        self.received: Counter[str] = Counter()  # bytes of chunks by source, as they came, also of what came again
 
     @classmethod
     def of(
@@ -122,6 +126,11 @@ class Fetcher:
             max_bytes_per_second=settings.max_bytes_per_second,
             trouble=trouble,
         )
+
+    async def pace(self, received_bytes: int) -> None:
+        """Wait after `received_bytes` more from anywhere, so that all downloads together keep to the limit."""
+        if (delay := self._allowance.delay(received_bytes, asyncio.get_running_loop().time())) > 0:
+            await asyncio.sleep(delay)
 
     async def manifest(self, digest: str) -> bytes:
         """The manifest called `digest`; waits as long as it takes.
@@ -151,13 +160,17 @@ class Fetcher:
         for chunk in queue:
             path = f"/chunks/{chunk.id}"
             data = await self._persist(path, chunk.id, limit_bytes=chunk.size_bytes, exact=True, optional=optional)
-            await self._keep(chunk.id, data)
+            await self.keep(chunk.id, data)
             self._told.clear()
             logger.debug("chunk fetched id=%s bytes=%d", chunk.id[:12], len(data))
             progress(len(data))
 
-    async def _keep(self, name: str, data: bytes) -> None:
-        """Into the store, as soon as there is room."""
+    async def keep(self, name: str, data: bytes) -> None:
+        """Put a chunk that was checked into the store, as soon as there is room.
+
+        Raises:
+            OSError: the disk fails otherwise than by being full.
+        """
         for wait in self._backoff.waits():
             try:
                 return await asyncio.to_thread(self._store.put, name, data)
@@ -169,7 +182,7 @@ class Fetcher:
         raise AssertionError("back-off is endless")
 
     async def _persist(self, path: str, name: str, *, limit_bytes: int, exact: bool, optional: bool = False) -> bytes:
-        damaged, arriving, waits = 0, _Arriving(), self._backoff.waits()
+        damaged, arriving, waits = 0, _Arriving(counted=exact), self._backoff.waits()
         while True:
             before = len(arriving.data)
             try:
@@ -269,11 +282,12 @@ class Fetcher:
         async for block in answer.aiter_bytes():
             now = loop.time()
             arriving.data += block
+            if arriving.counted:
+                self.received[MANAGER] += len(block)
             if len(arriving.data) > limit_bytes:
                 arriving.start_over()
                 raise SourceUnavailableError(f"{answer.url.path} is longer than {limit_bytes} bytes")
             if rate.missed(len(block), now - waiting_since):
                 raise SourceUnavailableError(f"{answer.url.path} comes slower than {self._minimum} bytes a second")
-            if (delay := self._allowance.delay(len(block), now)) > 0:
-                await asyncio.sleep(delay)
+            await self.pace(len(block))
             waiting_since = loop.time()

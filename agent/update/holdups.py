@@ -72,7 +72,7 @@ class Holdups:
         until = rfc3339(self._clock.now() + timedelta(seconds=limit))
         told = ""
         try:
-            while (why := await self._hindrance(waiting=bool(told))) is not None:
+            while (why := await self.hindrance(waiting=bool(told))) is not None:
                 if self._clock.monotonic() - started >= limit:
                     return self._too_long(update, why)
                 detail = f"{why}; until {until}, then: {self._settings.after_defer}"
@@ -84,7 +84,8 @@ class Holdups:
             self.end(update)
         return None
 
-    async def _hindrance(self, *, waiting: bool) -> str | None:
+    async def hindrance(self, *, waiting: bool = False) -> str | None:
+        """Why the machine has no strength to spare at this moment; None: it has."""
         strain = await asyncio.to_thread(self._machine.strain)
         since = None if self._turned_away_at is None else self._clock.monotonic() - self._turned_away_at
         return conditions.hindrance(strain, self._settings, turned_away_seconds=since, waiting=waiting)

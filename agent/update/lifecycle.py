@@ -12,7 +12,7 @@ I/O: none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
@@ -183,6 +183,7 @@ class Update:
     previous: str | None = None  # version that served before
     total_bytes: int | None = None  # on the wire
     fetched_bytes: int | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)  # bytes that came, by the name of the source
     window: Window | None = None  # swap inside it only; None: at once
     keep_versions: int | None = None  # of the model; None: nobody said, none more is put aside
     shadow: Terms | None = None  # to be met beside what serves; None: no comparison is asked for
@@ -215,6 +216,7 @@ class Draft:
     took_ms: float | None = None
     fetched_bytes: int | None = None
     total_bytes: int | None = None
+    sources: Mapping[str, int] | None = None
     shadow: ShadowFigures | None = None
 
 
@@ -275,5 +277,6 @@ def draft(update: Update, *, took_ms: float | None = None) -> Draft | None:
         took_ms=took_ms,
         fetched_bytes=update.fetched_bytes,
         total_bytes=update.total_bytes,
+        sources=update.sources or None,
         shadow=update.compared,
     )

@@ -26,7 +26,7 @@ PAUSE_SECONDS: Final = 60.0
 class SiteCache:
     """A source (`sources`) at `url`."""
 
-    name: Final = "site-cache"
+    name: Final = "cache"
 
     def __init__(self, http: httpx2.AsyncClient, *, url: str, idle_seconds: float) -> None:
         self._http, self._url = http, url.rstrip("/")

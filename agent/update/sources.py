@@ -1,6 +1,7 @@
 """Where chunks come from: one source after the other, and the manager by HTTP for all that they do not have.
 
-    bundle -> site cache -> manager (fetch) -> last resort: the broker, once the manager brought nothing for a while
+    bundle -> peers of the site -> site cache -> manager (fetch) -> last resort: the broker, once the manager
+                                                                    brought nothing for a while
 
 Every source is one port: `chunk` and `manifest`, or an error. None is trusted: what arrives is checked by its name
 here, whatever brought it (tests/contracts holds all sources to it).
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from agent.peers.swarm import Swarm
     from agent.settings import UpdateSettings
     from agent.update.chunk_store import ChunkStore
     from agent.update.fetch import Backoff
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MANAGER: Final = "manager"
+PEER: Final = "peer"
 #: A device that gets its chunks through the broker tries the manager's HTTP again this often.
 HTTP_AGAIN_SECONDS: Final = 600.0
 
@@ -64,9 +66,11 @@ class Sources:
     def __init__(self, fetcher: Fetcher, *, store: ChunkStore, connections: int) -> None:
         self._fetcher, self._store, self._connections = fetcher, store, connections
         self._attached: list[Source] = []
+        self._cache: Source | None = None
+        self._swarm: Swarm | None = None
         self._last: Source | None = None
         self._patience_seconds = 0.0
-        self.bytes_by_source: Counter[str] = Counter()  # of chunks, since the start
+        self.received: Counter[str] = fetcher.received  # bytes of chunks by source, since the start, also of repeats
 
     @classmethod
     def over(
@@ -84,11 +88,25 @@ class Sources:
         found = cls(fetcher, store=store, connections=settings.fetch_connections)
         if settings.site_cache_url is not None:
             url = settings.site_cache_url
-            found.attach(SiteCache(http, url=url, idle_seconds=settings.fetch_idle_seconds))
+            found.cache_in(SiteCache(http, url=url, idle_seconds=settings.fetch_idle_seconds))
         return found
 
+    async def from_peer(self, received_bytes: int, *, of_chunk: bool) -> None:
+        """Count `received_bytes` more from a peer, and wait, so that all downloads together keep to the limit."""
+        if of_chunk:
+            self.received[PEER] += received_bytes
+        await self._fetcher.pace(received_bytes)
+
+    def cache_in(self, cache: Source) -> None:
+        """Ask `cache` before the manager."""
+        self._cache = cache
+
+    def share(self, swarm: Swarm) -> None:
+        """Fetch together with the other devices of the site."""
+        self._swarm = swarm
+
     def attach(self, source: Source) -> None:
-        """Ask `source` first from now on; it takes the place of one with the same name."""
+        """Ask `source` before all others from now on; it takes the place of one with the same name."""
         self._attached = [source, *(one for one in self._attached if one.name != source.name)]
 
     def detach(self, name: str) -> None:
@@ -106,9 +124,13 @@ class Sources:
             DamagedChunkError: the manager has other bytes under this name.
         """
         for source in self._attached:
-            data = await _asked(source, source.manifest(digest), digest)
-            if data is not None:
+            if (data := await _asked(source, source.manifest(digest), digest)) is not None:
                 return data
+        if self._swarm is not None and (data := await self._swarm.manifest(digest)) is not None:
+            return data
+        cache = self._cache
+        if cache is not None and (data := await _asked(cache, cache.manifest(digest), digest)) is not None:
+            return data
         while (last := self._last) is not None:
             try:
                 async with asyncio.timeout(self._patience_seconds):
@@ -127,14 +149,22 @@ class Sources:
                 says that it does not have one.
             OSError: the disk fails otherwise than by being full.
         """
-        left: list[Chunk] = list(wanted)
-        if self._attached:
-            left = []
-            queue = iter(wanted)
-            async with asyncio.TaskGroup() as group:
-                for number in range(min(self._connections, len(wanted))):
-                    group.create_task(self._drain(queue, left, progress), name=f"source-{number}")
+        left: Sequence[Chunk] = await self._from(self._attached, wanted, progress)
+        if self._swarm is not None and left:
 
+            async def keep(chunk: Chunk, data: bytes) -> None:
+                await self._keep(chunk, data, progress)
+
+            async def outside(chunks: Sequence[Chunk]) -> None:
+                await self._outside(chunks, progress, optional=optional)
+
+            left = await self._swarm.bring(left, keep=keep, outside=outside)
+        await self._outside(left, progress, optional=optional)
+
+    async def _outside(self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, optional: bool) -> None:
+        """From the cache, and what is not there from the manager; errors as of `chunks`."""
+        caches = [self._cache] if self._cache is not None else []
+        left = await self._from(caches, wanted, progress)
         while left and (last := self._last) is not None:
             if await self._by_http(left, progress, patience_seconds=self._patience_seconds, optional=optional):
                 return
@@ -158,7 +188,6 @@ class Sources:
                 def counted(fetched: int) -> None:
                     if patience_seconds is not None:
                         patience.reschedule(loop.time() + patience_seconds)
-                    self.bytes_by_source[MANAGER] += fetched
                     progress(fetched)
 
                 await self._fetcher.chunks(wanted, counted, optional=optional)
@@ -179,9 +208,27 @@ class Sources:
             del queue[0]
         return queue
 
-    async def _drain(self, queue: Iterator[Chunk], left: list[Chunk], progress: Callable[[int], None]) -> None:
+    async def _from(
+        self, sources: Sequence[Source], wanted: Sequence[Chunk], progress: Callable[[int], None]
+    ) -> list[Chunk]:
+        """Ask each of `sources` once for each chunk; what none of them has."""
+        left: list[Chunk] = []
+        if not sources:
+            return list(wanted)
+        queue = iter(wanted)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(self._connections, len(wanted))):
+                    group.create_task(self._drain(sources, queue, left, progress), name=f"source-{number}")
+        except* OSError as failures:
+            raise failures.exceptions[0] from None
+        return left
+
+    async def _drain(
+        self, sources: Sequence[Source], queue: Iterator[Chunk], left: list[Chunk], progress: Callable[[int], None]
+    ) -> None:
         for chunk in queue:
-            for source in self._attached:
+            for source in sources:
                 if await self._kept(source, chunk, progress):
                     break
             else:
@@ -194,10 +241,13 @@ class Sources:
         data = await _asked(source, source.chunk(chunk), chunk.id, optional=optional)
         if data is None:
             return False
-        await asyncio.to_thread(self._store.put, chunk.id, data)
-        self.bytes_by_source[source.name] += len(data)
-        progress(len(data))
+        self.received[source.name] += len(data)
+        await self._keep(chunk, data, progress)
         return True
+
+    async def _keep(self, chunk: Chunk, data: bytes, progress: Callable[[int], None]) -> None:
+        await self._fetcher.keep(chunk.id, data)
+        progress(len(data))
 
 
 async def _asked(source: Source, answer: Awaitable[bytes], name: str, *, optional: bool = False) -> bytes | None:

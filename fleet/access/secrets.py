@@ -42,6 +42,10 @@ class Pepper:
         """True when `digest` is that of `secret`; takes the same time either way."""
         return secrets.compare_digest(self.digest(secret), digest)
 
+    def derived(self, purpose: str) -> bytes:
+        """32 secret bytes for `purpose`, the same each time; nothing leads from them to the pepper or to digests."""
+        return hashlib.blake2b(purpose.encode(), digest_size=32, key=self._key, person=b"flotilla/derived").digest()
+
     @classmethod
     def open(cls, path: Path) -> "Pepper":
         """The pepper in `path`; made there at the first call.

@@ -66,6 +66,8 @@ async def metrics(request: Request, _actor: Annotated[Actor, Depends(allow("devi
     gauges["flotilla_leader"] = {"": int(manager.leadership.leads)}
     gauges["flotilla_leader_term"] = {"": manager.leadership.term}
     gauges["flotilla_pieces_sent_bytes_total"] = {"": manager.courier.sent_bytes}
+    gauges["flotilla_peer_turns_total"] = {"": manager.peers.ledger.turns}
+    gauges["flotilla_peer_turns_beyond_total"] = {"": manager.peers.ledger.turns_beyond}
     gauges["flotilla_broker_connected"] = {"": int(manager.link.connected)}
     return PlainTextResponse("\n".join(_lines(gauges)) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 

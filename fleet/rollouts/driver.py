@@ -164,7 +164,7 @@ class RolloutDriver:
         deployment.reason = deployment.detail = None
         if debt.kind != "switch":  # that one goes on where it is
             deployment.state, deployment.since = QUEUED, now
-            deployment.fetched_bytes = deployment.total_bytes = None
+            deployment.fetched_bytes = deployment.total_bytes = deployment.sources = None
         return True
 
     async def _forced(self, tx: AsyncSession, debt: tables.OwedAction) -> bool:

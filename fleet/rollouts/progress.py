@@ -5,8 +5,9 @@
 I/O: none.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
@@ -64,6 +65,7 @@ class DeploymentView:
     total_bytes: int | None
     waits_for: str | None = None  # why it was not told yet, or does not switch yet
     shadow: str = ""  # what it compared of the release and the version before, in words
+    sources: Mapping[str, int] = field(default_factory=dict)  # bytes that came, by source, as it counted them
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,15 @@ class CountsView:
 
 
 @dataclass(frozen=True, slots=True)
+class BytesView:
+    """What the rollout's devices were to fetch, and what came: by source, as they counted it."""
+
+    planned: int
+    fetched: int  # of what was planned
+    by_source: Mapping[str, int]  # peer, cache, manager, mqtt, bundle; more than `fetched` where something came twice
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutView:
     """The whole of one rollout."""
 
@@ -141,6 +152,7 @@ class RolloutView:
     priority: str = "normal"
     approved_by: tuple[str, ...] = ()
     window: str | None = None  # when devices swap; None: at once
+    bytes: BytesView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +203,17 @@ def view(facts: Facts) -> RolloutView:
         timeline=tuple(facts.timeline),
         actions=actions(rollout),
         window=None if rollout.window is None else rollout.window.text(),
+        bytes=traffic(members),
     )
+
+
+def traffic(members: Sequence[Member]) -> BytesView:
+    """The downloads of all devices together."""
+    by_source: Counter[str] = Counter()
+    for member in members:
+        by_source.update(member.sources)
+    planned = sum(member.total_bytes or 0 for member in members)
+    return BytesView(planned, sum(member.fetched_bytes or 0 for member in members), dict(sorted(by_source.items())))
 
 
 def actions(rollout: Rollout) -> tuple[str, ...]:
@@ -315,6 +337,7 @@ def _deployment(member: Member, waits_for: str | None) -> DeploymentView:
         total_bytes=member.total_bytes,
         waits_for=waits_for,
         shadow="" if member.shadow is None else in_words(member.shadow),
+        sources=member.sources,
     )
 
 

@@ -7,7 +7,7 @@ I/O: none.
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -63,7 +63,13 @@ def member(fields: str) -> Member:
         fetched_bytes=row.fetched_bytes,
         total_bytes=row.total_bytes,
         shadow=_figures(row.shadow),
+        sources=_sources(row.sources),
     )
+
+
+def _sources(raw: dict[str, int] | str | None) -> Mapping[str, int]:
+    found = json.loads(raw) if isinstance(raw, str) else raw
+    return found or {}
 
 
 def _figures(raw: dict[str, Any] | str | None) -> ShadowFigures | None:

@@ -289,6 +289,7 @@ class Member:
     fetched_bytes: int | None = None
     total_bytes: int | None = None
     shadow: ShadowFigures | None = None
+    sources: Mapping[str, int] = field(default_factory=dict)  # bytes that came, by source
     held: str | None = None  # why it is not told yet; None: it may be
     closed: timedelta = timedelta(0)  # of the time since it was told, when its window let it do nothing
 

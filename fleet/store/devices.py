@@ -54,6 +54,12 @@ async def active(tx: AsyncSession, filter_text: str = "", *, outside: str | None
     return (await tx.scalars(query)).all()
 
 
+async def of_site(tx: AsyncSession, site: str) -> frozenset[str]:
+    """Active devices of a site."""
+    query = select(Device.id).where(Device.site == site, Device.lifecycle == "active")
+    return frozenset((await tx.scalars(query)).all())
+
+
 async def serving(tx: AsyncSession) -> Mapping[str, Mapping[str, str]]:
     """Active device -> model -> version that it serves, as it last said."""
     query = select(Device.id, Device.serving).where(Device.lifecycle == "active")

@@ -74,6 +74,7 @@ class MemberRow(NamedTuple):
     recalled_at: str | None
     seen_at: str | None
     shadow: dict[str, Any] | str | None  # shared.messages.ShadowFigures
+    sources: dict[str, int] | str | None  # bytes that came, by source
 
 
 async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[str]:
@@ -85,7 +86,7 @@ async def members(tx: AsyncSession, rollout_id: str, model: str) -> Sequence[str
         row.device_id, row.wave, row.state, row.reason, row.detail, row.previous, row.outcome, row.outcome_reason,
         row.outcome_detail, row.fetched_bytes, row.total_bytes, device.site, device.hardware, device.lifecycle,
         device.serving[model].as_string(), device.online, row.since, row.told_at, row.switched_at, row.recalled_at,
-        device.seen_at, row.shadow,
+        device.seen_at, row.shadow, row.sources,
     )  # fmt: skip
     raw = NullType()  # SQLAlchemy's conversions cost more than the query
     fields = [type_coerce(column, raw) for column in columns]

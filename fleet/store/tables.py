@@ -134,6 +134,7 @@ class Deployment(Base):
     assignment: Mapped[int] = mapped_column(default=0)  # assignment version that carried it
     fetched_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
+    sources: Mapped[dict[str, Any] | None]  # bytes that came, by source, as the device counted them
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
     switched_at: Mapped[datetime | None]  # when it was decided that it swaps: with the announcement, or later
     recalled_at: Mapped[datetime | None]  # when the rollout decided to take it back; `state` then tells of the way back

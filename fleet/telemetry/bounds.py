@@ -27,7 +27,8 @@ def check(message: Queued) -> None:
     names: list[str] = []
     if isinstance(message, UpdateReport):
         numbers += [message.assignment, message.fetched_bytes or 0, message.total_bytes or 0]
-        names += [message.rollout or ""]
+        numbers += (message.sources or {}).values()
+        names += [message.rollout or "", *(message.sources or {})]
     if isinstance(message, TelemetryWindow):
         numbers += [message.requests, message.labelled, message.correct, message.restarts, message.shed]
         numbers += [*message.errors.values(), *message.latency.values(), *message.batches.values()]

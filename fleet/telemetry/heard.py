@@ -89,6 +89,8 @@ def _advance(deployment: Deployment, said: UpdateReport, now: datetime) -> None:
         deployment.fetched_bytes = said.fetched_bytes
     if said.total_bytes is not None:
         deployment.total_bytes = said.total_bytes
+    if said.sources is not None:
+        deployment.sources = dict(said.sources)
     if said.shadow is not None:
         deployment.shadow = said.shadow.model_dump(mode="json")
     if deployment.state == "timed-out" and not said.phase.final:

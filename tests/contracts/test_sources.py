@@ -73,11 +73,11 @@ class Place:
     remove: Callable[[str], None]
 
 
-@pytest.fixture(params=["bundle", "site-cache", "mqtt"])
+@pytest.fixture(params=["bundle", "cache", "mqtt"])
 async def place(
     request: pytest.FixtureRequest, tmp_path: Path, release: Release, repository: ReleaseRepository
 ) -> AsyncIterator[Place]:
-    if request.param != "site-cache":
+    if request.param != "cache":
         yield local(request.param, tmp_path, release, repository)
         return
 
@@ -187,7 +187,7 @@ async def test_a_release_arrives_from_the_source_alone_and_its_bytes_are_counted
         await found.chunks(chunks_of(release), seen.append)
     assert all(store.get(name) == data for name, data in release.chunks.items())
     assert sum(seen) == release.manifest.sealed_bytes
-    assert found.bytes_by_source == {place.source.name: release.manifest.sealed_bytes}
+    assert found.received == {place.source.name: release.manifest.sealed_bytes}
 
 
 async def test_the_last_resort_is_asked_only_after_http_brought_nothing(

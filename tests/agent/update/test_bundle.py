@@ -64,7 +64,7 @@ async def test_two_releases_arrive_in_order_without_any_network(
         again = await install(device, folder)
         assert outcomes(again) == ["seen-before", "seen-before"]
         total = sum(release.manifest.sealed_bytes for release in releases)
-        assert device.driver.sources.bytes_by_source == {"bundle": total}
+        assert device.driver.sources.received == {"bundle": total}
     assert [path for path in cut_off.requests if path.startswith(("/chunks", "/manifests", "/metadata"))] == []
 
 
