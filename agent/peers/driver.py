@@ -14,6 +14,7 @@ from agent.peers.desk import Desk
 from agent.peers.door import Door
 from agent.peers.passport import Passport
 from agent.peers.swarm import Swarm
+from agent.update.slot_disk import SlotDisk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +67,12 @@ class Peers:
             state_dir=state_dir,
         )
         self._client = PeerClient(passport, arrived=sources.from_peer)
-        self.door = Door(settings, passport, chunk=store.get, manifest=journal.manifest, hindered=hindered)
+        disk = SlotDisk(state_dir)
+
+        def manifest(digest: str) -> bytes | None:
+            return journal.manifest(digest) or disk.manifest_bytes(digest)
+
+        self.door = Door(settings, passport, chunk=store.get, manifest=manifest, hindered=hindered)
         swarm = Swarm(self._desk, self._client, passport, wait_seconds=settings.wait_seconds)
         sources.share(swarm)
 

@@ -9,7 +9,7 @@ I/O: disk, tasks.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import InstallFailedError
@@ -103,21 +103,26 @@ async def prepare(state_dir: Path, trust: Trust, journal: Journal, *, folder: Pa
         elif number > journal.seen and (update := await trust.verify_bundle(bundle, number)) is not None:
             if update.reason is not None:
                 raise reasons.BundleRefusedError(f"{update.detail} ({update.reason})")
-            await _copy(ChunkStore(state_dir), journal, bundle, update)
-            journal.accepted(bundle.announcement(trust.device, number), update)
+            copied = await _copy(ChunkStore(state_dir), journal, bundle, update)
+            counted = replace(update, sources={bundle.name: copied})
+            journal.accepted(bundle.announcement(trust.device, number), counted)
             journal.promote()
             outcome = PREPARED
         found.append(Installed(packed.model, packed.version, outcome))
     return _document(folder, found)
 
 
-async def _copy(store: ChunkStore, journal: Journal, bundle: BundleFolder, update: Update) -> None:
+async def _copy(store: ChunkStore, journal: Journal, bundle: BundleFolder, update: Update) -> int:
+    """Bytes of chunks that were not here."""
+    copied = 0
     data = await bundle.manifest(update.manifest)
     await asyncio.to_thread(bundle.check, update.manifest)
     for chunk in plan.chunks(Manifest.parse(data, update.manifest)):
         if not store.has(chunk):
             await asyncio.to_thread(store.put, chunk.id, await bundle.chunk(chunk))
+            copied += chunk.size_bytes
     journal.save_manifest(update.manifest, data)
+    return copied
 
 
 def _document(folder: Path, found: list[Installed]) -> dict[str, object]:

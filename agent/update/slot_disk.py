@@ -7,6 +7,7 @@
 I/O: disk.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -176,6 +177,14 @@ class SlotDisk:
         if manifest.model != model:
             return None
         return Found(manifest.version, sha256(data), manifest.counter, manifest.minimum_counter)
+
+    def manifest_bytes(self, digest: str) -> bytes | None:
+        """The manifest called `digest`, if some slot holds its release."""
+        for path in self._models.glob(f"*/[ab]/{MANIFEST_FILE}"):
+            with contextlib.suppress(OSError):
+                if sha256(data := path.read_bytes()) == digest:
+                    return data
+        return None
 
     def model_digests(self) -> set[str]:
         """Digest of the model's file in every slot that holds a release."""

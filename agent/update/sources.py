@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 PEER: Final = "peer"
 #: A device that gets its chunks through the broker tries the manager's HTTP again this often.
 HTTP_AGAIN_SECONDS: Final = 600.0
+#: Peers are asked again for a manifest that the manager does not give.
+PEERS_AGAIN_SECONDS: Final = 30.0
 
 
 class Source(Protocol):
@@ -126,20 +128,19 @@ class Sources:
         for source in self._attached:
             if (data := await _asked(source, source.manifest(digest), digest)) is not None:
                 return data
-        if self._swarm is not None and (data := await self._swarm.manifest(digest)) is not None:
-            return data
-        cache = self._cache
-        if cache is not None and (data := await _asked(cache, cache.manifest(digest), digest)) is not None:
-            return data
-        while (last := self._last) is not None:
+        cache, last, swarm = self._cache, self._last, self._swarm
+        while True:
+            if swarm is not None and (data := await swarm.manifest(digest)) is not None:
+                return data
+            if cache is not None and (data := await _asked(cache, cache.manifest(digest), digest)) is not None:
+                return data
+            patience = self._patience_seconds if last is not None else PEERS_AGAIN_SECONDS
             try:
-                async with asyncio.timeout(self._patience_seconds):
+                async with asyncio.timeout(patience if last is not None or swarm is not None else None):
                     return await self._fetcher.manifest(digest)
             except TimeoutError:
-                data = await _asked(last, last.manifest(digest), digest)
-                if data is not None:
+                if last is not None and (data := await _asked(last, last.manifest(digest), digest)) is not None:
                     return data
-        return await self._fetcher.manifest(digest)
 
     async def chunks(self, wanted: Sequence[Chunk], progress: Callable[[int], None], *, optional: bool = False) -> None:
         """Bring every chunk into the store; waits as long as it takes. `progress` hears the bytes of each.

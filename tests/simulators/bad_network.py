@@ -67,6 +67,7 @@ class Mirror:
                 connection, address = super().get_request()
                 if mirror.tls is None:
                     return connection, address
+                connection.settimeout(5)  # who goes away in the handshake must not hold up the end of the test
                 try:
                     return mirror.tls.wrap_socket(connection, server_side=True), address
                 except OSError:

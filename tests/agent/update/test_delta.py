@@ -78,6 +78,7 @@ async def test_a_device_that_holds_the_old_release_fetches_only_the_difference(
         assert not model_chunks(new) & set(repository.requests)
         wire = sum(len(repository.files[path]) for path in repository.requests if path.startswith("/chunks/"))
         assert found.fetched_bytes == found.total_bytes == wire
+        assert found.sources == {"manager": wire}
         assert wire < 0.7 * new.manifest.sealed_bytes
         assert device.leftovers() == []
 

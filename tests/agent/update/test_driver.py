@@ -45,6 +45,7 @@ async def test_the_first_release_is_installed_served_and_committed(
         last = device.reports[-1]
         assert (last.assignment, last.model, last.version, last.rollout) == (1, "digits", "1.0.0", "ro-test")
         assert last.fetched_bytes == last.total_bytes == release.manifest.sealed_bytes
+        assert last.sources == {"manager": release.manifest.sealed_bytes}
         assert slots(device) == {"a": ("good", "1.0.0"), "b": ("empty", None)}
         assert (device.folder / "models/digits/a/model.onnx").read_bytes() == models[0]
         assert device.driver.assignment() == 1

@@ -1,8 +1,9 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fleet.cli import rollout_words
 from fleet.rollouts import progress
 from fleet.rollouts.gate import Check, Result
 from fleet.rollouts.states import Evidence, Member, Rollout, State, Wave
@@ -48,6 +49,16 @@ def test_waves(state: State, wave: int, expected: list[str]) -> None:
     rollout = Rollout("ro-1", "m", "2", "canary", (Wave("A", "1", 1), Wave("B", "2", 1)), T0, state=state, wave=wave)
     members = [replace(TOLD, device="a"), replace(TOLD, device="b", wave=1)]
     assert [it.state for it in progress.waves(rollout, members, T0)] == expected
+
+
+def test_bytes_are_planned_and_came_by_source() -> None:
+    planned = replace(TOLD, total_bytes=100, fetched_bytes=100, sources={"peer": 90, "manager": 10})
+    begun = replace(TOLD, total_bytes=100, fetched_bytes=20, sources={"manager": 30})  # something came twice
+    found = progress.traffic([planned, begun, TOLD])
+    assert found == progress.BytesView(planned=200, fetched=120, by_source={"manager": 40, "peer": 90})
+    text = "fetched 120 B of 200 B planned: manager 40 B, peer 90 B"
+    assert list(rollout_words.traffic({"bytes": asdict(found)})) == [text]
+    assert list(rollout_words.traffic({"bytes": asdict(progress.traffic([]))})) == []
 
 
 def test_a_bake_counts_down() -> None:

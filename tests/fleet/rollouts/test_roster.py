@@ -40,6 +40,7 @@ ODD = Member(
     active=False,
     fetched_bytes=2**30,
     total_bytes=2**30,
+    sources={"peer": 2**30, "manager": 1},
     shadow=FIGURES,
 )
 PLAIN = Member(device="cam-2", wave=0, since=T0)
@@ -103,5 +104,6 @@ def _deployment(one: Member) -> Mapping[str, Any]:
         "reason": one.reason, "detail": one.detail, "previous": one.previous, "told_at": one.told_at,
         "switched_at": one.switched_at, "recalled_at": one.recalled_at, "outcome": one.outcome, "assignment": 1,
         "fetched_bytes": one.fetched_bytes, "total_bytes": one.total_bytes,
+        "sources": dict(one.sources) or None,
         "shadow": None if one.shadow is None else one.shadow.model_dump(mode="json"),
     }  # fmt: skip

@@ -212,7 +212,7 @@ async def test_reports_move_the_deployment_but_an_older_assignment_does_not(mana
         await tx.flush()
         tx.add(Deployment(rollout_id="ro-1", device_id="cam-1", wave=0, state="queued", since=NOW, assignment=3))
     await talk.say(report(1, Phase.FETCHING, fetched_bytes=10, total_bytes=100))
-    await talk.say(report(2, Phase.FETCHING, fetched_bytes=60, total_bytes=100))
+    await talk.say(report(2, Phase.FETCHING, fetched_bytes=60, total_bytes=100, sources={"peer": 60}))
     await talk.say(report(3, Phase.ROLLED_BACK, assignment=2, reason="E_CANCELLED"))
     await talk.say(report(4, Phase.COMMITTED, detail="y" * 2000))
     await talk.acked(report=4)
@@ -226,6 +226,7 @@ async def test_reports_move_the_deployment_but_an_older_assignment_does_not(mana
         100,
         500,
     )
+    assert row.sources == {"peer": 60}
     assert lines == [
         "cam-1: digits 1.1.0 committed",
         "cam-1: digits 1.1.0 rolled-back (E_CANCELLED)",
