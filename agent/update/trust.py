@@ -172,6 +172,7 @@ class Trust:
             update = self._ordered(folder, updater, assignment)
             if update is not None:
                 self._still_valid(folder, update.model)
+                update = replace(update, offers=())  # a bundle carries full files
             self._write_back(folder, verified=True)
             return update
 

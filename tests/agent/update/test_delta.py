@@ -1,12 +1,15 @@
 """Releases that reach a device as a delta from the one that serves."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from agent.update.bundle import BundleFolder
 from agent.update.lifecycle import Draft
 from shared.messages import Phase
+from tests.simulators.bundles import make_bundle
 from tests.simulators.release_repository import Release, ReleaseRepository
 from tests.simulators.updating_device import Device
 
@@ -81,6 +84,20 @@ async def test_a_device_that_holds_the_old_release_fetches_only_the_difference(
         assert found.sources == {"manager": wire}
         assert wire < 0.7 * new.manifest.sealed_bytes
         assert device.leftovers() == []
+
+
+async def test_a_bundle_brings_the_full_file_to_a_device_that_could_take_the_difference(
+    device: Device, repository: ReleaseRepository, releases: tuple[Release, Release], tmp_path: Path
+) -> None:
+    old, new = releases
+    async with device.on():
+        await device.install(old)
+        folder = make_bundle(tmp_path / "usb", repository, [new], box_key=bytes(device.box.public_key))
+        repository.faults.status["/"] = 503
+        device.driver.sources.attach(BundleFolder(folder))
+        await device.driver.bring(BundleFolder(folder), repository.assigned["cam-1"])
+        await device.until(lambda: device.serves("1.1.0"))
+        assert device.driver.sources.received["bundle"] == new.manifest.sealed_bytes
 
 
 async def test_a_device_that_holds_nothing_fetches_the_full_file(
