@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from fleet.peers.authority import Authority
 from fleet.peers.ledger import Ledger, Rules
 from fleet.store import devices
+from fleet.telemetry.rate import Buckets
 from shared import seal
-from shared.errors import BadInputError, RefusedError
+from shared.errors import BadInputError, RefusedError, UnavailableError
 from shared.messages import MAX_PAYLOAD_BYTES
 from shared.peers import TOPIC, Answer, Ask, site_name
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 AGAIN_SECONDS: Final = 2.0
 OFF_SECONDS: Final = 600.0
 MEMBERS_SECONDS: Final = 5.0
+#: Of one device, on average.
+ASKS_PER_SECOND: Final = 10.0
 #: In `peers.sites`: every site that has a name.
 ALL_SITES: Final = "*"
 
@@ -37,6 +40,13 @@ class RefusedAskError(RefusedError):
 
     code = "E_PEERS"
     default_remedy = "accept the device, or enrol it again"
+
+
+class TooManyAsksError(UnavailableError):
+    """A device asks about peers more often than it needs to."""
+
+    code = "E_PEERS_TOO_OFTEN"
+    default_remedy = "nothing to do: the device asks again a second later"
 
 
 class PeerDesk:
@@ -53,6 +63,7 @@ class PeerDesk:
         )
         self._authority = Authority(pepper.derived("peers"))
         self._epoch = secrets.token_hex(8)
+        self._buckets = Buckets(rate=ASKS_PER_SECOND, burst=6 * ASKS_PER_SECOND)
         self._members: dict[str, tuple[float, frozenset[str]]] = {}
 
     @staticmethod
@@ -86,12 +97,15 @@ class PeerDesk:
             BadInputError: it is no ask.
             SealError: signed by another key.
             RefusedAskError: the device is unknown or not active.
+            TooManyAsksError: it asks too often.
         """
         if device is None or device.lifecycle != "active":
             raise RefusedAskError("this device is not known here, or not accepted")
         ask = Ask.parse(seal.opened(body, topic=TOPIC, key=device.sign_key, required=True))
         if ask.device != device.id:
             raise RefusedAskError(f"{device.id} asks in the name of {ask.device}")
+        if not self._buckets.take(device.id, self._clock.monotonic()):
+            raise TooManyAsksError(f"{device.id} asks more than {ASKS_PER_SECOND:g} times a second")
         if not self.shares(device):
             return Answer(on=False, again_seconds=OFF_SECONDS)
         said = self.ledger.ask(device.site, ask, self._clock.monotonic(), members)

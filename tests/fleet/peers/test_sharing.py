@@ -17,6 +17,7 @@ from fleet.peers import desk
 from fleet.peers.desk import PeerDesk
 from fleet.peers.ledger import Rules
 from fleet.store.tables import Device
+from fleet.telemetry.rate import Buckets
 from shared import seal
 from shared.peers import TOPIC, Ask
 from tests.fleet.conftest import settings_in
@@ -178,6 +179,14 @@ async def test_who_was_revoked_or_moved_away_is_named_no_more(
     assert answer is not None
     assert answer.peers == ()
     assert answer.turns == (WANTED[0].id,)
+
+
+async def test_a_device_that_asks_without_end_is_held_back(join: Join, manager: Manager) -> None:
+    device = await join("cam-1")
+    manager.peers._buckets = Buckets(rate=1, burst=3)
+    answers = [await device.peers._desk.ask() for _ in range(5)]
+    assert [answer is not None for answer in answers[:3]] == [True] * 3
+    assert answers[4] is None
 
 
 async def test_nobody_asks_in_the_name_of_another(join: Join, way: Counted, manager: Manager) -> None:
