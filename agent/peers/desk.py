@@ -103,8 +103,8 @@ class Desk:
         if answer.passport is not None and answer.authority is not None:
             try:
                 self._passport.keep(answer.passport, answer.authority)
-            except IdentityError as error:
-                logger.warning("passport not usable detail=%s", error.detail)
+            except (IdentityError, OSError) as error:
+                logger.warning("passport not kept error=%s", error)
         self._remember(answer.peers)
 
     def _remember(self, peers: Sequence[Peer]) -> None:

@@ -14,6 +14,7 @@ from agent.peers.desk import Desk
 from agent.peers.door import Door
 from agent.peers.passport import Passport
 from agent.peers.swarm import Swarm
+from agent.update.reasons import JournalBusyError
 from agent.update.slot_disk import SlotDisk
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Peers:
         sign: Callable[[bytes], bytes],
     ) -> None:
         self._journal, self._store = journal, store
+        self._serves = settings.address is not None
         self.ready = asyncio.Event()  # the manager answered once, and others may come in if they may at all
         passport = Passport(state_dir, seed=seed)
         self._desk = Desk(
@@ -83,11 +85,18 @@ class Peers:
                 if (answer := await self._round()) is not None:
                     self.ready.set()
                 await asyncio.sleep(self._until_next(answer))
-                if self._journal.update("current") is None:
-                    self._store.let_go()
+                self._let_go()
         finally:
             await self.door.close()
             await self._client.close()
+
+    def _let_go(self) -> None:
+        """Chunks whose time is over, while no update needs any."""
+        try:
+            if self._journal.update("current") is None:
+                self._store.let_go()
+        except (OSError, JournalBusyError) as error:  # the next time
+            logger.warning("chunks not removed error=%s", error)
 
     async def _round(self) -> Answer | None:
         """Be known, get a passport, open the door, and tell where it is."""
@@ -107,6 +116,7 @@ class Peers:
         return answer
 
     def _until_next(self, answer: Answer | None) -> float:
-        if answer is None:
+        cannot_listen = self._serves and self.door.address is None
+        if answer is None or (answer.on and cannot_listen):
             return RETRY_SECONDS
         return TELL_SECONDS if answer.on else max(RETRY_SECONDS, answer.again_seconds)
