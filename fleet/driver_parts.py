@@ -3,12 +3,15 @@
 I/O: none.
 """
 
-from typing import Protocol
+from __future__ import annotations
 
-from fleet.hub import Hub
-from fleet.settings import FleetSettings
-from fleet.store.database import Database
-from shared.clock import Clock
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fleet.hub import Hub
+    from fleet.settings import FleetSettings
+    from fleet.store.database import Database
+    from shared.clock import Clock
 
 
 class DriverParts(Protocol):
