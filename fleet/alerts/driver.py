@@ -24,11 +24,8 @@ from fleet.alerts import course, desk, gathering, notices, retrying, sender, wor
 from fleet.alerts.channels import Channel
 from fleet.alerts.notices import Owed, Settled
 from fleet.alerts.wording import Message
-from fleet.hub import Hub
-from fleet.settings import FleetSettings
+from fleet.driver_parts import DriverParts
 from fleet.store import deliveries, events, tables
-from fleet.store.database import Database
-from shared.clock import Clock
 from shared.errors import FlotillaError, RefusedError
 
 logger = logging.getLogger(__name__)
@@ -41,17 +38,9 @@ LOOK_SECONDS: Final = 1.0
 KEPT: Final = timedelta(days=30)  # of the delivery log
 
 
-class Parts(Protocol):
+class Parts(DriverParts, Protocol):
     """What the driver needs of `fleet.daemon.Manager`."""
 
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
     @property
     def manager_url(self) -> str: ...
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
 from fleet.rollouts import changing, forecast, plan, progress, reading, saved, verdicts
 from fleet.rollouts.errors import RolloutNotFoundError
-from fleet.rollouts.states import ALL_BACK, ENDED, Effect
+from fleet.rollouts.states import ALL_BACK, ENDED, Effect, State
 from fleet.store import audit, gates, tables
 from fleet.store import rollouts as store
 from shared.clock import rfc3339
@@ -72,7 +72,7 @@ async def start(
 async def list_(
     request: Request,
     _actor: Read,
-    state: Annotated[str | None, Query(max_length=24)] = None,
+    state: Literal["active"] | State | None = None,
     model: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     cursor: str | None = None,

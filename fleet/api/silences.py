@@ -4,6 +4,7 @@ I/O: chance.
 """
 
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleet.access.secrets import new_id
 from fleet.alerts.matching import Matcher
-from fleet.alerts.states import AlertNotFoundError
+from fleet.alerts.states import KINDS, AlertNotFoundError
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
 from fleet.api.problems import NotFoundError
 from fleet.store import alerts, audit
@@ -48,6 +49,9 @@ class NewSilence(BaseModel):
     def _one_of_them(self) -> Self:
         if (self.matcher is None) == (self.alert is None):
             raise ValueError("give either matcher or alert")
+        kind = self.matcher.kind if self.matcher else None
+        if kind is not None and not any(fnmatchcase(known, kind) for known in KINDS):
+            raise ValueError(f"no alert is ever of the kind {kind!r}; kinds are {', '.join(KINDS)}")
         return self
 
 

@@ -40,6 +40,8 @@ _BY_STATUS: Final = {
 }
 
 
+#: What people type on the command line and only the manager can read.
+_USAGE: Final = frozenset({"E_BAD_INPUT", "E_FILTER", "E_REPORT_SPAN", "E_SCHEDULE_TIME", "E_WAVES", "E_ZONE"})
 #: Here the title only repeats the status, and the detail tells what happened.
 _TOLD_BY_DETAIL: Final = frozenset({403, 404, 409, 422, 500, 503})
 
@@ -70,7 +72,7 @@ def from_problem(status: int, problem: Mapping[str, Any]) -> CliError:
     """The manager's `application/problem+json`, as an error of the command line."""
     title, detail = str(problem.get("title") or f"the manager answered {status}"), str(problem.get("detail") or "")
     places = [f"{item.get('pointer', '')}: {item.get('detail', '')}".strip(": ") for item in _places(problem)]
-    usage = status == 422 and (bool(places) or problem.get("code") == "E_BAD_INPUT")
+    usage = status == 422 and (bool(places) or problem.get("code") in _USAGE)
     hint = "the same command with --help" if usage and places else str(problem.get("hint") or "")
     if detail and status in _TOLD_BY_DETAIL:
         title, detail = detail, ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tuf.api.metadata import Targets  # type: ignore[attr-defined]  # its stubs list no names
+from tuf.api.metadata import TargetFile, Targets  # type: ignore[attr-defined]  # its stubs list no names
 
 from fleet.releases import documents
 from fleet.releases.depot import ABANDONED_AFTER
@@ -46,16 +46,25 @@ def named(depot: Depot, manifests: Iterable[Manifest], roles: Mapping[str, bytes
         entries.update(documents.stored(Targets, data).targets)
     found: set[str] = set()
     for manifest in manifests:
-        found.update(chunk.id for artifact in manifest.artifacts.values() for chunk in artifact.chunks)
-        entry = entries.get(release_path(manifest.model, manifest.version))
-        for offer in offers(entry.unrecognized_fields.get("custom")) if entry is not None else ():
-            found.update(_of_delta(depot, offer, manifest))
+        found |= of_release(depot, manifest, entries.get(release_path(manifest.model, manifest.version)))
+    return found
+
+
+def of_release(depot: Depot, manifest: Manifest, entry: TargetFile | None) -> set[str]:
+    """Every chunk of one release, and of the deltas that its signed entry offers.
+
+    Raises:
+        DeltaError: the description of a delta is here, and it is of another one.
+    """
+    found = {chunk.id for artifact in manifest.artifacts.values() for chunk in artifact.chunks}
+    for offer in offers(entry.unrecognized_fields.get("custom")) if entry is not None else ():
+        found.update(_of_delta(depot, offer, manifest))
     return found
 
 
 def _of_delta(depot: Depot, offer: Offer, manifest: Manifest) -> Iterable[str]:
     data = depot.get(offer.description)
     if data is None:  # no device can use it, so its chunks are of no use
-        return ()
+        return (offer.description,)
     description = Description.parse(data, offer, manifest.artifacts["model"])
     return (offer.description, *(chunk.id for chunk in description.stream.chunks))

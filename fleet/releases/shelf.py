@@ -1,6 +1,6 @@
 """Put a release on the manager's shelf: everything about it is checked before it can be assigned.
 
-    manifest -> version free? -> chunks here? -> baseline opens with the escrowed key? -> signed role -> stored
+    manifest -> version free? -> all chunks here? -> baseline opens with the escrowed key? -> signed role -> stored
 
 I/O: disk.
 """
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
+from tuf.api.metadata import Targets  # type: ignore[attr-defined]  # its stubs list no names
 
+from fleet.releases import documents, leftovers
 from fleet.releases.errors import ChunksMissingError, EscrowError, MetadataError, VersionExistsError
 from fleet.store import releases as store
 from fleet.store.tables import Release
 from shared import chunking
 from shared.errors import BadInputError
-from shared.identifiers import sha256
+from shared.identifiers import release_path, sha256
 from shared.manifest import Manifest
 from shared.sketches import Baseline
 
@@ -51,18 +53,23 @@ class Shelf:
     keys: OnlineKeys
 
     def examine(self, model: str, submission: Submission) -> tuple[Manifest, Baseline]:
-        """The manifest and the baseline, if all chunks are here and the content key opens them. Reads the disk.
+        """The manifest and the baseline, if all chunks are here and the content key opens them. Reads the depot.
+
+        Chunks of the deltas that are offered count as well: a device would ask for them in vain, and fetch it all.
 
         Raises:
             BadInputError: no manifest, or of another model.
-            MetadataError: the baseline is not the one of the manifest.
+            MetadataError: the baseline is not the one of the manifest, or the role is no document.
+            DeltaError: a delta that is offered leads elsewhere.
             ChunksMissingError: upload them first.
             EscrowError: the content key does not fit.
         """
         manifest = Manifest.parse(submission.manifest)
         if manifest.model != model:
             raise BadInputError(f"the manifest is of model {manifest.model!r}, not {model!r}")
-        ids = {chunk.id for artifact in manifest.artifacts.values() for chunk in artifact.chunks}
+        role = documents.read(Targets, submission.role).signed
+        entry = role.targets.get(release_path(manifest.model, manifest.version))
+        ids = leftovers.of_release(self.depot, manifest, entry)
         if missing := self.depot.missing(sorted(ids)):
             raise ChunksMissingError(f"{len(missing)} of {len(ids)} chunks of {model}@{manifest.version} are missing")
         if self._baseline(manifest, submission.escrow_key) != submission.baseline:

@@ -14,22 +14,19 @@ import logging
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from fleet.api.problems import NotFoundError
-from fleet.hub import Hub
+from fleet.driver_parts import DriverParts
 from fleet.reports import html
 from fleet.reports.content import Feature, Report
 from fleet.reports.errors import SpanError
 from fleet.reports.folder import Folder
 from fleet.reports.gathering import Wish
 from fleet.reports.reporter import Reporter, plain, written
-from fleet.settings import FleetSettings
 from fleet.store import alerts as alert_store
 from fleet.store import devices, events, tables
-from fleet.store.database import Database
 from fleet.telemetry.finding import FLEET, level
-from shared.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +40,10 @@ _WEEK: Final = 7  # detection windows that a report looks back
 Release = tuple[str, str]
 
 
-class Parts(Protocol):
-    """What the driver needs of `fleet.daemon.Manager`."""
-
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
-
-
 class ReportDriver:
     """Writes reports by itself. One per manager."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         chosen = parts.settings.drift_detection
         self._parts, self._wanted = parts, chosen.enable_visualization
         self._reporter = Reporter(parts)

@@ -5,35 +5,22 @@ I/O: disk, tasks.
 
 import asyncio
 import json
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
+from fleet.driver_parts import DriverParts
 from fleet.reports import document, html, pdf
 from fleet.reports.composing import compose
 from fleet.reports.content import Report
 from fleet.reports.gathering import Wish, gather
-from fleet.settings import FleetSettings
-from fleet.store.database import Database
-from shared.clock import Clock
 
 Format = Literal["html", "pdf", "json"]
 TYPES: Final = {"html": "text/html; charset=utf-8", "pdf": "application/pdf", "json": "application/json"}
 
 
-class Parts(Protocol):
-    """What it needs of `fleet.daemon.Manager`."""
-
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-
-
 class Reporter:
     """Belongs to one event loop."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         self._parts = parts
         self._turn = asyncio.Lock()  # a report of a large fleet takes memory: never two
 

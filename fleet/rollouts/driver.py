@@ -15,18 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.devices import assigning
 from fleet.devices.announcer import Announcer
-from fleet.hub import Hub
+from fleet.driver_parts import DriverParts
 from fleet.releases.director import Director
 from fleet.rollouts import engine, saved, targeting, verdicts
 from fleet.rollouts.changing import change, loaded
 from fleet.rollouts.roster import Roster
 from fleet.rollouts.states import QUEUED
 from fleet.schedules import turns
-from fleet.settings import FleetSettings
 from fleet.store import rollouts as store
 from fleet.store import tables
-from fleet.store.database import Database
-from shared.clock import Clock
 from shared.errors import FlotillaError, RefusedError
 from shared.messages import Phase
 
@@ -40,17 +37,9 @@ REST_SECONDS: Final = 0.1
 JOIN_SECONDS: Final = 10.0
 
 
-class Parts(Protocol):
+class Parts(DriverParts, Protocol):
     """What the driver needs of `fleet.daemon.Manager`."""
 
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
     @property
     def director(self) -> Director: ...
     @property

@@ -8,15 +8,12 @@ I/O: tasks.
 import asyncio
 import logging
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
-from fleet.hub import Hub
+from fleet.driver_parts import DriverParts
 from fleet.rollouts import gathering
-from fleet.settings import FleetSettings
 from fleet.store import gates, tables
 from fleet.store import rollouts as store
-from fleet.store.database import Database
-from shared.clock import Clock
 from shared.errors import FlotillaError
 
 logger = logging.getLogger(__name__)
@@ -29,23 +26,10 @@ PRUNE_EVERY: Final = timedelta(hours=1)
 KEEP_HABITS: Final = timedelta(days=1)
 
 
-class Parts(Protocol):
-    """What the drivers of the gate need of `fleet.daemon.Manager`."""
-
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
-
-
 class GateDriver:
     """Feeds the comparisons of every rollout under way. One per manager."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         self._parts = parts
         self._pruned: datetime | None = None
 

@@ -16,9 +16,9 @@ import httpx2
 from fleet.alerts import signature
 from fleet.alerts.senders import posting
 from fleet.alerts.senders.secret_files import secret
+from fleet.driver_parts import DriverParts
 from fleet.rollouts import hooks, saved, verdicts
 from fleet.rollouts.changing import loaded
-from fleet.rollouts.gate_driver import Parts
 from fleet.rollouts.states import Hook, HookAnswer, Rollout
 from fleet.store import gates, tables
 from fleet.store import rollouts as store
@@ -32,7 +32,7 @@ REST_SECONDS: Final = 1.0
 class HookDriver:
     """Asks for every rollout that names a webhook. One per manager."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         self._parts = parts
 
     async def run(self) -> None:

@@ -9,13 +9,13 @@ I/O: tasks.
 import asyncio
 import logging
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.access.roles import system
 from fleet.alerts import desk
-from fleet.hub import Hub
+from fleet.driver_parts import DriverParts
 from fleet.rollouts import plan, targeting
 from fleet.rollouts.errors import AlreadyThereError, NoDevicesError, OverlapError
 from fleet.schedules import engine, making, strategy, waits
@@ -24,8 +24,6 @@ from fleet.schedules.precedence import rank
 from fleet.schedules.states import LIVE, Schedule, State, from_json
 from fleet.settings import FleetSettings
 from fleet.store import audit, rollouts, schedules, tables
-from fleet.store.database import Database
-from shared.clock import Clock
 from shared.errors import FlotillaError, RefusedError
 from shared.windows import Hours, Window, is_open
 
@@ -37,23 +35,10 @@ IDLE_SECONDS: Final = 5.0
 REST_SECONDS: Final = 0.5
 
 
-class Parts(Protocol):
-    """What the driver needs of `fleet.daemon.Manager`."""
-
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
-
-
 class ScheduleDriver:
     """Moves every schedule on. One per manager."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         self._parts = parts
         self._waits = waits.WaitWatch(parts)
 

@@ -13,17 +13,14 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from fleet.access.roles import Actor, system
-from fleet.hub import Hub
+from fleet.driver_parts import DriverParts
 from fleet.releases import leftovers
 from fleet.releases.depot import Depot
 from fleet.schedules import retention
 from fleet.schedules.needs import Needs, needs
 from fleet.schedules.retention import Kept, Verdict
-from fleet.settings import FleetSettings
 from fleet.store import audit, events, releases
-from fleet.store.database import Database
 from fleet.store.tables import Release
-from shared.clock import Clock
 from shared.errors import BadInputError, FlotillaError
 from shared.manifest import Manifest
 
@@ -33,17 +30,9 @@ EVERY_SECONDS: Final = 3600.0
 RETIRED: Final = "retired"
 
 
-class Parts(Protocol):
+class Parts(DriverParts, Protocol):
     """What it needs of `fleet.daemon.Manager`."""
 
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
     @property
     def depot(self) -> Depot: ...
 

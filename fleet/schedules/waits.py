@@ -6,9 +6,10 @@ I/O: none.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from fleet.alerts import desk
+from fleet.driver_parts import DriverParts
 from fleet.rollouts import saved
 from fleet.rollouts.states import ENDED
 from fleet.schedules import timing
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from fleet.settings import FleetSettings
-    from fleet.store.database import Database
     from fleet.store.tables import Rollout
 
 #: Windows are hours apart.
@@ -29,19 +28,10 @@ EVERY: Final = timedelta(minutes=1)
 SUBJECT: Final = " windows"
 
 
-class Parts(Protocol):
-    """What it needs of the manager."""
-
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-
-
 class WaitWatch:
     """Opens one alert for each rollout whose devices let windows pass, and resolves it when they came through."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         self._parts = parts
         self._looked: datetime | None = None
 

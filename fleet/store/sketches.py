@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Executable, delete, func, select, tuple_, update
+from sqlalchemy import Executable, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import BaselineChoice, Device, Sketch, Window
@@ -19,6 +19,14 @@ BATCH: Final = 2000
 _CHUNK: Final = 200
 #: Sketches that are read at a time.
 PAGE: Final = 1000
+_KEY: Final = (Sketch.device_id, Sketch.model, Sketch.version, Sketch.span, Sketch.start)
+_MARK: Final = (
+    update(Window.__table__)  # type: ignore[arg-type]  # FromClause; it is a Table
+    .where(
+        Window.device_id == bindparam("of"), Window.stream == bindparam("within"), Window.sequence == bindparam("at")
+    )
+    .values(counted=True)
+)
 
 
 class Place(NamedTuple):
@@ -39,19 +47,21 @@ async def uncounted(tx: AsyncSession, *, limit: int = BATCH) -> Sequence[Window]
 
 async def mark_counted(tx: AsyncSession, windows: Sequence[Window]) -> None:
     """Their counts are in sketches of this transaction."""
-    for some in _chunks([(row.device_id, row.stream, row.sequence) for row in windows]):
-        key = tuple_(Window.device_id, Window.stream, Window.sequence)
-        statement = update(Window).where(key.in_(some)).values(counted=True)
-        await tx.execute(statement, execution_options={"synchronize_session": False})
+    if windows:
+        rows = [{"of": row.device_id, "within": row.stream, "at": row.sequence} for row in windows]
+        await (await tx.connection()).execute(_MARK, rows)
 
 
 async def vectors(tx: AsyncSession, places: Collection[Place]) -> Mapping[Place, bytes]:
     """What is stored at these places."""
     found: dict[Place, bytes] = {}
-    for some in _chunks(list(places)):
-        key = tuple_(Sketch.device_id, Sketch.model, Sketch.version, Sketch.span, Sketch.start)
-        for row in await tx.scalars(select(Sketch).where(key.in_(some))):
-            found[_place(row)] = row.vector
+    for some in _chunks(sorted(places, key=lambda place: (place.start, place))):  # neighbours have much in common
+        # A list for each column, as SQLite reads the whole table for a list of tuples.
+        lists = [column.in_(set(values)) for column, values in zip(_KEY, zip(*some, strict=True), strict=True)]
+        wanted = set(some)
+        for row in await tx.scalars(select(Sketch).where(*lists)):
+            if (place := _place(row)) in wanted:
+                found[place] = row.vector
     return found
 
 

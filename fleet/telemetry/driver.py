@@ -10,15 +10,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.hub import Hub
-from fleet.settings import FleetSettings
+from fleet.driver_parts import DriverParts
 from fleet.store import drift as store
 from fleet.store import sketches, tables
-from fleet.store.database import Database
 from fleet.telemetry import alarms, estimate, verdict
 from fleet.telemetry.board import Board
 from fleet.telemetry.finding import Cell, Finding
@@ -26,7 +24,6 @@ from fleet.telemetry.looking import Needs
 from fleet.telemetry.memory import Memory
 from fleet.telemetry.vectors import Calendar
 from fleet.telemetry.verdict import Rule, Standing
-from shared.clock import Clock
 from shared.sketches import CONFIDENCE
 
 logger = logging.getLogger(__name__)
@@ -37,19 +34,6 @@ REST_SECONDS: Final = 1.0
 PRUNE_EVERY: Final = timedelta(hours=1)
 #: Verdicts that share one transaction: others write in between.
 ROWS: Final = 2000
-
-
-class Parts(Protocol):
-    """What the driver needs of `fleet.daemon.Manager`."""
-
-    @property
-    def settings(self) -> FleetSettings: ...
-    @property
-    def database(self) -> Database: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def hub(self) -> Hub: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +49,7 @@ class _Known:
 class DriftDriver:
     """Compares every release on every device with its reference. One per manager."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         settings = parts.settings.drift_detection
         self._parts, self._settings = parts, settings
         self._rule = Rule.of(parts.settings)

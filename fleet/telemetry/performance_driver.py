@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.alerts import desk
 from fleet.alerts.expected import ERRORS
 from fleet.alerts.states import Severity
+from fleet.driver_parts import DriverParts
 from fleet.store import alerts as alert_store
 from fleet.store import devices, releases, sketches, tables, tallies, windows
 from fleet.telemetry import performance
-from fleet.telemetry.driver import Parts
 from fleet.telemetry.figures import Standing, figures, fleet_figures
 from fleet.telemetry.finding import FLEET
 from fleet.telemetry.performance import Limits, Loss, Tally
@@ -46,7 +46,7 @@ Place = tuple[str, str]  # device, model
 class PerformanceDriver:
     """Compares every release that serves with its reference, and each device with its own past. One per manager."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: DriverParts) -> None:
         self._parts = parts
         settings = parts.settings
         self._limits = Limits.of(settings)

@@ -16,6 +16,7 @@ from fleet.settings import FleetSettings
 from fleet.store.tables import Device, Metadata, Token
 from shared.mqtt_link import LinkSettings, MqttLink
 from shared.topics import all_down
+from tests.simulators import databases
 
 Make = Callable[..., Awaitable[Device]]
 
@@ -42,6 +43,7 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
     """Every part; the broker and the link run, nothing else."""
     settings = settings_in(tmp_path / "fleet")
+    databases.sqlite(settings.data_dir / "fleet.sqlite")
     async with AsyncExitStack() as stack:
         door = stack.enter_context(listening(settings))
         found, _ = await stack.enter_async_context(opened(settings, door))

@@ -1,13 +1,18 @@
 """Keys and defaults that were promised: each is there, and something reads it."""
 
 import ast
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.parts import listening, opened
 from fleet.settings import FleetSettings
 from tests.architecture.test_modules import MODULES, tree_of
+from tests.fleet.conftest import settings_in
 
 PROMISED: dict[str, Any] = {
     "deployment.max_concurrent_deployments": 5,
@@ -61,3 +66,12 @@ def test_a_promised_key_has_its_default_and_is_read(key: str) -> None:
         found = getattr(found, part)
     assert found == PROMISED[key]
     assert key.rpartition(".")[2] in read()
+
+
+@pytest.mark.parametrize(("seconds", "away"), [(60, False), (10, True)])
+async def test_a_device_is_away_after_three_heartbeats_of_silence(tmp_path: Path, seconds: int, away: bool) -> None:
+    settings = settings_in(tmp_path, deployment={"heartbeat_interval_seconds": seconds})
+    async with AsyncExitStack() as stack:
+        manager, _ = await stack.enter_async_context(opened(settings, stack.enter_context(listening(settings))))
+        now = manager.clock.now()
+        assert manager.patience.away(now, now + timedelta(seconds=40)) == away

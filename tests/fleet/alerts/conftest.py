@@ -15,6 +15,7 @@ from fleet.hub import Hub
 from fleet.settings import FleetSettings
 from fleet.store import tables
 from fleet.store.database import Database
+from tests.simulators import databases
 from tests.simulators.receivers import MailServer, WebReceiver
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,7 +93,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     async def world(channels: dict[str, Any] | None = None, **alerts: Any) -> World:
         told = {"notification_channels": list(channels or {}), "group_wait_seconds": 0, **alerts}
         settings = FleetSettings.model_validate({"data_dir": tmp_path, "channels": channels or {}, "alerts": told})
-        database = Database(settings.database_url)
+        database = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
         await database.open()
         opened.append(database)
         return World(settings, database)

@@ -11,13 +11,14 @@ from fleet.alerts.states import MOVES, AlertNotFoundError, AlertStateError, Even
 from fleet.store import alerts as store
 from fleet.store import tables
 from fleet.store.database import Database
+from tests.simulators import databases
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    found = Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}")
+    found = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     await found.open()
     yield found
     await found.close()

@@ -81,6 +81,8 @@ async def test_silence_one_alert_and_end_that_again(manager: Manager, admin: htt
         ({"matcher": {}, "seconds": 60, "comment": "c"}, 422),
         ({"matcher": {"kind": "*"}, "seconds": 60, "comment": ""}, 422),
         ({"matcher": {"kind": "*"}, "seconds": 10**9, "comment": "c"}, 422),
+        ({"matcher": {"kind": "nonsense"}, "seconds": 60, "comment": "c"}, 422),
+        ({"matcher": {"kind": "dri*"}, "seconds": 60, "comment": "c"}, 201),
         ({"matcher": {"kind": "*", "labels": {"site": "gate"}}, "seconds": 60, "comment": "c"}, 201),
     ],
 )

@@ -144,6 +144,12 @@ async def test_what_is_wrong_is_told_in_the_words_of_the_request(admin, more: di
     assert len(answer.json()["errors"]) == 1
 
 
+async def test_rollouts_of_a_state_that_there_is_none_of_are_refused(admin) -> None:
+    assert (await admin.get("/api/v1/rollouts", params={"state": "active"})).status_code == 200
+    assert (await admin.get("/api/v1/rollouts", params={"state": "rolled-back"})).json()["items"] == []
+    assert "state" in (await admin.get("/api/v1/rollouts", params={"state": "nonsense"})).json()["detail"]
+
+
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"null", b"[" * 5000])
 async def test_a_body_that_is_no_json_object_is_refused(admin, body: bytes) -> None:
     answer = await admin.post("/api/v1/invites", content=body, headers={"Content-Type": "application/json"})

@@ -55,6 +55,7 @@ def test_an_empty_answer_is_none(api, manager):
         (409, {"code": "E_VERSION_EXISTS", "title": "t"}, Exit.CONFLICT),
         (422, {"code": "E_BAD_INPUT", "title": "t"}, Exit.USAGE),
         (422, {"code": "E_BODY", "title": "t", "errors": [{"pointer": "/waves", "detail": "no"}]}, Exit.USAGE),
+        (422, {"code": "E_FILTER", "title": "t"}, Exit.USAGE),
         (422, {"code": "E_ONNX", "title": "t"}, Exit.FAILED),
         (503, {"code": "E_UNAVAILABLE", "title": "t"}, Exit.UNREACHABLE),
         (500, {"title": "t"}, Exit.FAILED),

@@ -30,6 +30,7 @@ from fleet.store.database import Database
 from fleet.telemetry.rate import Buckets
 from shared.clock import SystemClock
 from shared.sketches import latency_bin
+from tests.simulators import databases
 
 SITES = (("Library North", 9), ("Science Quad", 10), ("Stadium", 8), ("Main Gate", 6), ("Parking P2", 8), ("Hall", 7))
 BOARDS = ("orin-nano-8g", "orin-nx-16g", "xavier-nx", "agx-orin")
@@ -216,7 +217,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}")
+    database = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     await database.open()
     pepper, now = Pepper(b"p" * 32), datetime.now(UTC)
     unused = cast(Any, None)

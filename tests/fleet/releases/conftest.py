@@ -32,7 +32,7 @@ from fleet.settings import FleetSettings
 from fleet.store.database import Database
 from fleet.telemetry.figures import Standings
 from shared.errors import FlotillaError
-from tests.simulators import digits
+from tests.simulators import databases, digits
 
 
 @dataclass
@@ -150,7 +150,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     monkeypatch.setattr(reference_run, "run", run_once)
     keys = OnlineKeys.open(tmp_path / "fleet" / "keys")
     manager = SimpleNamespace(
-        database=Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}"),
+        database=Database(databases.sqlite(tmp_path / "fleet.sqlite")),
         clock=Hands(),
         hub=Hub(),
         settings=FleetSettings(),

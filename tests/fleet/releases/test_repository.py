@@ -268,6 +268,18 @@ def test_a_release_whose_chunks_are_not_here_is_refused(founded):
     assert (answer.status_code, answer.json()["code"]) == (409, "E_CHUNKS_MISSING")
 
 
+def test_a_release_whose_delta_is_not_here_is_refused(founded):
+    offer = {"base": "1" * 64, "description": "2" * 64, "description_bytes": 9, "sealed_bytes": 9}
+
+    def offers(body):
+        role = json.loads(body["role"])
+        role["signed"]["targets"]["digits/1.1.0/manifest.json"]["custom"]["deltas"] = [offer]
+        return {**body, "role": json.dumps(role)}
+
+    answer = Tampering(founded, offers)()
+    assert (answer.status_code, answer.json()["code"]) == (409, "E_CHUNKS_MISSING")
+
+
 def test_repeating_a_submission_is_harmless(founded):
     bodies = []
     first = Tampering(founded, lambda body: bodies.append(body) or body)()

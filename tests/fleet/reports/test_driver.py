@@ -16,6 +16,7 @@ from fleet.store import tables
 from fleet.store.database import Database
 from tests.fleet.telemetry.test_performance_driver import manifest
 from tests.fleet.telemetry.world import World
+from tests.simulators import databases
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Any]:
 
     async def make(**drift: Any) -> World:
         settings = FleetSettings.model_validate({"data_dir": tmp_path / "data", "drift_detection": drift})
-        world = World(settings, Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}"))
+        world = World(settings, Database(databases.sqlite(tmp_path / "fleet.sqlite")))
         worlds.append(world)
         await world.open()
         async with world.database.write() as tx:

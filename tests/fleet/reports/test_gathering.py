@@ -19,6 +19,7 @@ from fleet.store.database import Database
 from shared.sketches import LATENCY_RATIO
 from tests.fleet.telemetry.test_performance_driver import manifest
 from tests.fleet.telemetry.world import T0, World
+from tests.simulators import databases
 
 SITES = {"cam-1": "north", "cam-2": "north", "cam-3": "south"}
 
@@ -26,7 +27,7 @@ SITES = {"cam-1": "north", "cam-2": "north", "cam-3": "south"}
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """Three devices on two sites; four days, of which the last one is brighter on cam-3."""
-    found = World(FleetSettings(), Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}"))
+    found = World(FleetSettings(), Database(databases.sqlite(tmp_path / "fleet.sqlite")))
     await found.open()
     async with found.database.write() as tx:
         (await tx.get_one(tables.Release, ("digits", "1.0.0"))).manifest = manifest()

@@ -29,6 +29,7 @@ from fleet.telemetry.figures import Standings
 from shared import signing, sketches
 from shared.errors import FlotillaError
 from shared.messages import UpdateReport
+from tests.simulators import databases
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -163,9 +164,15 @@ def application(world: World) -> FastAPI:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    settings = FleetSettings(data_dir=tmp_path)
-    database = Database(settings.database_url)
+def sections() -> dict[str, Any]:
+    """Sections of the settings; tests may override it."""
+    return {}
+
+
+@pytest.fixture
+async def world(tmp_path: Path, sections: dict[str, Any]) -> AsyncIterator[World]:
+    settings = FleetSettings.model_validate({"data_dir": tmp_path, **sections})
+    database = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     await database.open()
     keys = OnlineKeys.open(tmp_path / "keys")
     yield World(settings, database, Director(keys), keys)

@@ -1,7 +1,5 @@
 """The fleet of the rollout tests, with schedules, aliases and a depot."""
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,10 +18,11 @@ from fleet.schedules.driver import ScheduleDriver
 from fleet.settings import FleetSettings
 from fleet.store import tables
 from fleet.store.database import Database
-from tests.fleet.rollouts.conftest import World, application
+from tests.fleet.rollouts.conftest import World, application, sections
 from tests.fleet.telemetry.conftest import either, postgres
+from tests.simulators import databases
 
-__all__ = ["either", "postgres"]
+__all__ = ["either", "postgres", "sections"]
 WINDOWS = ["windows", "keep-versions"]
 
 
@@ -54,30 +53,9 @@ class Later(World):
 
 
 @pytest.fixture
-def sections() -> dict[str, Any]:
-    """Sections of the settings; tests may override it."""
-    return {}
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of today's form, made once."""
-    path = tmp_path_factory.mktemp("empty") / "fleet.sqlite"
-
-    async def make() -> None:
-        database = Database(f"sqlite+aiosqlite:///{path}")
-        await database.open()
-        await database.close()
-
-    asyncio.run(make())
-    return path
-
-
-@pytest.fixture
-async def world(tmp_path: Path, sections: dict[str, Any], empty: Path) -> AsyncIterator[Later]:
+async def world(tmp_path: Path, sections: dict[str, Any]) -> AsyncIterator[Later]:
     settings = FleetSettings.model_validate({"data_dir": tmp_path, **sections})
-    shutil.copy(empty, tmp_path / "fleet.sqlite")
-    database = Database(settings.database_url)
+    database = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     await database.open()
     keys = OnlineKeys.open(tmp_path / "keys")
     made = Later(settings, database, Director(keys), keys)

@@ -10,13 +10,14 @@ from sqlalchemy import text
 from fleet.access.roles import Actor
 from fleet.store import audit
 from fleet.store.database import Database
+from tests.simulators import databases
 
 ANN = Actor("ann", "operator", "r-1")
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    found = Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}")
+    found = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     await found.open()
     async with found.write() as tx:
         for number in range(5):

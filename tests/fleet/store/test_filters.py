@@ -9,6 +9,7 @@ from fleet.devices.filtering import Traits, matches, parse
 from fleet.store import devices
 from fleet.store.database import Database
 from fleet.store.tables import Device
+from tests.simulators import databases
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 FLEET = [
@@ -25,7 +26,7 @@ TEXTS = [
 
 @pytest.fixture
 async def database(tmp_path: Path):
-    found = Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}")
+    found = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     await found.open()
     async with found.write() as tx:
         for it in FLEET:

@@ -1,16 +1,14 @@
 """A world for each test, on SQLite or on a real PostgreSQL."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from fleet.settings import FleetSettings
 from fleet.store.database import Database
 from tests.fleet.telemetry.world import World
-from tests.simulators import postgresql
+from tests.simulators import databases, postgresql
 
 
 @pytest.fixture(scope="session")
@@ -23,20 +21,16 @@ def postgres() -> Iterator[Path]:
 async def either(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database, of both kinds in turn."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}"
+        return databases.sqlite(tmp_path / "fleet.sqlite")
     folder, name = request.getfixturevalue("postgres"), f"test_{abs(hash(request.node.nodeid))}"
-    async with asyncio.timeout(20):
-        connection = await asyncpg.connect(user=postgresql.USER, host=str(folder), database="postgres")
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-    return postgresql.url(folder, name)
+    return await databases.on_postgresql(folder, name)
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """One device; a day is an hour, so an hour is two and a half minutes."""
     window = {"detection_window_days": 1 / 24}
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'fleet.sqlite'}")
+    database = Database(databases.sqlite(tmp_path / "fleet.sqlite"))
     found = World(FleetSettings.model_validate({"drift_detection": window}), database)
     await found.open()
     await found.device("cam-1")

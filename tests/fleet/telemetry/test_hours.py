@@ -1,10 +1,12 @@
 """Windows in the hour they belong to, days and restarts, groups of devices; on SQLite and on PostgreSQL."""
 
+import re
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from fleet.settings import FleetSettings
 from fleet.store import tables
@@ -43,6 +45,22 @@ async def test_a_backlog_of_seven_days_in_one_go_raises_no_alarm_and_lies_in_its
     assert row.samples == 23 * 60  # the newest of the 24 hours has just begun
     assert (await stored(days, "hour"), days.driver.misplaced) == (168, 0)
     assert await stored(days, "day") in (7, 8)
+
+
+async def test_no_look_reads_the_whole_table_of_windows_or_of_sums(world: World) -> None:
+    await feed(world, {"cam-1": 0.5}, 30, looks=3)
+    engine, plans = world.database._opened().sync_engine, []
+
+    def explain(connection: Any, cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values[0] if many else values)
+            plans.extend((row[3], statement) for row in cursor.fetchall())
+
+    event.listen(engine, "before_cursor_execute", explain)
+    await feed(world, {"cam-1": 0.5}, 2, looks=2)
+    assert any("windows" in plan for plan, _ in plans)
+    assert any("sketches" in plan for plan, _ in plans)
+    assert [it for it in plans if re.match("SCAN (windows|sketches)", it[0])] == []
 
 
 async def test_a_restart_after_days_changes_no_number(days: World) -> None:
