@@ -16,6 +16,7 @@ from fleet.parts import Manager
 #: What anybody may call. A new line here is a decision.
 OPEN = {
     ("POST", "/api/v1/enroll"),
+    ("POST", "/api/v1/peers"),  # the signature of a device is in the body
     ("GET", "/chunks/{name}"),
     ("GET", "/manifests/{digest}"),
     ("GET", "/metadata/{file}"),
