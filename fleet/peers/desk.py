@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from fleet.store.tables import Device
     from shared.clock import Clock
 
-#: What a device waits before it asks again: while it wants something, and while its site does not share.
+#: What a device waits before it asks again: while it wants something (longer, where so many wait that they would ask
+#: more often than `ASKS_IN_ALL`), and while its site does not share.
 AGAIN_SECONDS: Final = 2.0
+LONGEST_SECONDS: Final = 30.0
+ASKS_IN_ALL: Final = 50.0  # a second
 OFF_SECONDS: Final = 600.0
 MEMBERS_SECONDS: Final = 5.0
 #: Of one device, on average.
@@ -65,6 +68,7 @@ class PeerDesk:
         self._epoch = secrets.token_hex(8)
         self._buckets = Buckets(rate=ASKS_PER_SECOND, burst=6 * ASKS_PER_SECOND)
         self._members: dict[str, tuple[float, frozenset[str]]] = {}
+        self._waiting: dict[str, float] = {}  # devices that got nothing when they last asked
 
     @staticmethod
     def named(body: bytes) -> str:
@@ -119,11 +123,21 @@ class PeerDesk:
             turns=said.turns,
             peers=said.peers,
             held=said.held,
-            again_seconds=AGAIN_SECONDS,
+            again_seconds=self._again(device.id, waits=bool(ask.wanted) and not (said.turns or said.held)),
             site=site,
             passport=passport,
             authority=self._authority.certificate if passport is not None else None,
         )
+
+    def _again(self, device: str, *, waits: bool) -> float:
+        """Longer the more devices wait."""
+        now = self._clock.monotonic()
+        self._waiting.pop(device, None)
+        if waits:
+            self._waiting[device] = now  # the newest at the end
+        while self._waiting and now - next(iter(self._waiting.values())) > 2 * LONGEST_SECONDS:
+            del self._waiting[next(iter(self._waiting))]
+        return min(max(AGAIN_SECONDS, len(self._waiting) / ASKS_IN_ALL), LONGEST_SECONDS)
 
 
 def _payload(body: bytes) -> bytes:

@@ -189,6 +189,14 @@ async def test_a_device_that_asks_without_end_is_held_back(join: Join, manager: 
     assert answers[4] is None
 
 
+async def test_the_more_devices_wait_the_longer_each_of_them_waits(manager: Manager) -> None:
+    waits = [manager.peers._again(f"cam-{number}", waits=True) for number in range(2000)]
+    assert waits[0] == waits[99] == 2
+    assert waits[499] == 10
+    assert waits[-1] == 30
+    assert [manager.peers._again(f"cam-{number}", waits=False) for number in range(2000)][-1] == 2
+
+
 async def test_nobody_asks_in_the_name_of_another(join: Join, way: Counted, manager: Manager) -> None:
     device = await join("cam-1")
     ask = Ask(device="cam-1", key="0" * 64, wanted=(WANTED[0].id,)).to_bytes()
