@@ -77,6 +77,8 @@ class UpdateSettings(Section):
     fetch_idle_seconds: PositiveFloat = 30.0  # a silent source is given up after this,
     fetch_minimum_bytes_per_second: NonNegativeInt = 128  # and one that is slower for so long; 0: none is
     max_bytes_per_second: PositiveInt | None = None  # of downloads, all connections together; None: no limit
+    install_threads: PositiveInt = 2  # that open chunks and write the model, at most;
+    install_nice: Annotated[int, Field(ge=0, le=19)] = 10  # they let others go first: 0 as any thread, 19 whenever
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
 
 

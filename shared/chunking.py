@@ -26,6 +26,7 @@ KEY_BYTES: Final = 32
 #: Most that sealing may add to a piece: codec byte, zstd frame overhead, AEAD tag.
 OVERHEAD_BYTES: Final = 1024
 _RAW, _ZSTD = b"\x00", b"\x01"
+_TAG_BYTES: Final = 16
 _LEVEL: Final = 6
 
 
@@ -77,7 +78,7 @@ def seal(plain: bytes | memoryview, *, key: bytes, artifact: str, index: int, co
     return AESGCM(key).encrypt(nonce, body, context)
 
 
-def check(chunk: bytes, name: str) -> None:
+def check(chunk: bytes | memoryview, name: str) -> None:
     """Nothing, if `chunk` is the one called `name`.
 
     Raises:
@@ -91,25 +92,55 @@ def unseal(chunk: bytes, *, key: bytes, artifact: str, index: int, count: int, p
     """The `plain_bytes` bytes that were sealed into `chunk` at this place.
 
     Raises:
-        WrongKeyError: the key, the place or the content is not the one it was sealed with.
-        DamagedChunkError: the content has another length than the manifest says.
+        WrongKeyError, DamagedChunkError: as `Opener.open`.
     """
-    nonce, context = _context(artifact, index, count)
-    try:
-        body = AESGCM(key).decrypt(nonce, chunk, context)
-    except InvalidTag:
-        raise WrongKeyError(f"chunk {index} of {artifact!r} does not open with the release's content key") from None
-    plain = body[1:] if body[:1] == _RAW else _inflate(body[1:], plain_bytes)
-    if len(plain) != plain_bytes:
-        raise DamagedChunkError(
-            f"chunk {index} of {artifact!r} holds {len(plain)} bytes, the manifest says {plain_bytes}"
-        )
-    return plain
+    opener = Opener(key=key, artifact=artifact, count=count)
+    return bytes(opener.open(chunk, index=index, plain_bytes=plain_bytes))
 
 
-def _inflate(packed: bytes, plain_bytes: int) -> bytes:
-    try:
-        reader = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).stream_reader(packed)
-        return reader.read(plain_bytes + 1)  # never more than the manifest allows, whatever the frame says
-    except zstandard.ZstdError as error:
-        raise DamagedChunkError(f"chunk does not decompress: {error}") from None
+class Opener:
+    """Opens the chunks of one artifact, one after the other, in memory that is used again. For one thread."""
+
+    def __init__(self, *, key: bytes, artifact: str, count: int) -> None:
+        self._artifact, self._count = artifact, count
+        self._cipher = AESGCM(key)
+        self._inflater = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024)
+        self._body = self._plain = bytearray()
+
+    def open(self, chunk: bytes | memoryview, *, index: int, plain_bytes: int) -> memoryview:
+        """The `plain_bytes` bytes that were sealed into `chunk` at this place. They are there until the next call.
+
+        Raises:
+            WrongKeyError: the key, the place or the content is not the one it was sealed with.
+            DamagedChunkError: the content has another length than the manifest says.
+        """
+        nonce, context = _context(self._artifact, index, self._count)
+        size = max(0, len(chunk) - _TAG_BYTES)
+        self._body = _with_room(self._body, size)
+        body = memoryview(self._body)[:size]
+        try:
+            self._cipher.decrypt_into(nonce, chunk, context, body)
+        except InvalidTag:
+            raise WrongKeyError(
+                f"chunk {index} of {self._artifact!r} does not open with the release's content key"
+            ) from None
+        plain = body[1:] if body[:1] == _RAW else self._inflate(body[1:], plain_bytes)
+        if len(plain) != plain_bytes:
+            raise DamagedChunkError(
+                f"chunk {index} of {self._artifact!r} holds {len(plain)} bytes, the manifest says {plain_bytes}"
+            )
+        return plain
+
+    def _inflate(self, packed: memoryview, plain_bytes: int) -> memoryview:
+        """Never more than a byte beyond what the manifest allows, whatever the frame says."""
+        self._plain = _with_room(self._plain, plain_bytes + 1)
+        plain = memoryview(self._plain)[: plain_bytes + 1]
+        try:
+            return plain[: self._inflater.stream_reader(packed).readinto(plain)]
+        except zstandard.ZstdError as error:
+            raise DamagedChunkError(f"chunk does not decompress: {error}") from None
+
+
+def _with_room(buffer: bytearray, size: int) -> bytearray:
+    """`buffer`, or a new one where it is too small: views of the old one stay what they are."""
+    return buffer if len(buffer) >= size else bytearray(size)

@@ -6,6 +6,8 @@ The model is one ONNX file of random normal fp32 weights (seed 1, deviation 0.02
 networks do. Every way reads from memory what is on the disk already, and ends when the file is synced. Ours is the
 agent's own step: it checks name and tag of every chunk, unpacks, writes, compares the digest, scans the model.
 Processor time is user and system of the process with its threads, or of all processes of the pipe. Rounds take turns.
+All ways run as nice as an agent's install is (`update.install_nice`), so that other work on the machine, if there is
+any, holds up each of them alike.
 """
 
 import argparse
@@ -26,9 +28,11 @@ from typing import Final
 import numpy as np
 from onnx import TensorProto, helper
 
+from agent.settings import UpdateSettings
 from agent.update.assemble import assemble
 from agent.update.chunk_store import ChunkStore
 from agent.update.slot_disk import SlotDisk
+from agent.update.unpack import Effort
 from shared import chunking, onnx_scan
 from shared.identifiers import sha256
 from shared.manifest import Artifact, ArtifactName, Chunk, Manifest, Runtime
@@ -42,6 +46,7 @@ SIZES: Final = (20, 200, 2000)  # megabytes, for memory
 GROWTH_MB: Final = 4.0  # of the peak, from the smallest to the largest
 P99_GOAL: Final = 1.25  # p99 beside an install against without: what a swap may cost (tests.bench.swap)
 WINDOW_SECONDS: Final = 2.0
+EFFORT: Final = Effort(UpdateSettings().install_threads, UpdateSettings().install_nice)
 _TENSOR_BYTES: Final = 8_000_000
 _KEY: Final = bytes(range(32))
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -49,18 +54,19 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     parser = options(str(__doc__).splitlines()[0])
+    parser.add_argument("--race", action="store_true", help="only wall and processor time")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=0.0, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child is not None:
         return child(asked.child, asked.seconds)
-    sizes = SIZES[:2] if asked.quick else SIZES
+    sizes = (MEGABYTES,) if asked.race else SIZES[:2] if asked.quick else SIZES
     with tempfile.TemporaryDirectory(prefix="flotilla-bench-") as name:
         folder = Path(name)
         stored = {size: made(folder / str(size), size) for size in sizes}
         results = race(stored[MEGABYTES], 3 if asked.quick else 9)
-        results += memory(stored)
-        for realtime in ("auto", "off"):
+        results += [] if asked.race else memory(stored)
+        for realtime in () if asked.race else ("auto", "off"):
             results += beside(stored[MEGABYTES], folder / realtime, 3 if asked.quick else 8, realtime)
     return tell("install", results, as_json=asked.json)
 
@@ -138,7 +144,7 @@ def child(folder: Path, seconds: float) -> int:
     manifest, store, disk = Manifest.parse(data), ChunkStore(folder), SlotDisk(folder)
     before, wall, used = _peak_bytes(), time.perf_counter(), time.process_time()
     while True:
-        assemble(manifest, data, content_key=_KEY, store=store, disk=disk, slot="a")
+        assemble(manifest, data, content_key=_KEY, store=store, disk=disk, slot="a", effort=EFFORT)
         if time.perf_counter() - wall >= seconds:
             break
     wall, used = time.perf_counter() - wall, time.process_time() - used
@@ -221,7 +227,7 @@ def _copy(folder: Path) -> tuple[float, float]:
 
 def _timed(folder: Path, command: str) -> tuple[float, float]:
     before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(["sh", "-c", command], check=True)
+    subprocess.run(["nice", "-n", str(EFFORT.nice), "sh", "-c", command], check=True)
     wall, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
     if not _same(folder / "out", folder / "model.onnx"):
         raise AssertionError(f"not the same file: {command}")
@@ -256,13 +262,11 @@ def memory(stored: Mapping[int, Path]) -> list[Result]:
 def beside(folder: Path, work: Path, rounds: int, realtime: str) -> list[Result]:
     """Latencies of a small model at 200 requests a second, with installs one after the other, and without."""
     work.mkdir()
-    pairs: list[tuple[Window, Window]] = []
     with Device(work / "device", realtime=realtime) as device:
         device.load(models.digits(work))
         with asking(device.tcp, work) as client:
             time.sleep(WINDOW_SECONDS)
-            for _ in range(rounds):
-                pairs.append((_quiet(), _busy(folder)))
+            pairs = [(_quiet(), _busy(folder)) for _ in range(rounds)]
             seen = client.stop()
     rows = []
     for percent in (50, 99):
