@@ -1,6 +1,6 @@
 """Cut an artifact into chunks, compress and seal each on its own, name it by its ciphertext.
 
-    plain bytes --cut--> pieces --zstd--> packed --AES-256-GCM--> chunk, named by SHA-256
+    plain bytes --cut--> pieces --planes, zstd--> packed --AES-256-GCM--> chunk, named by SHA-256
 
 Every chunk can be fetched, checked, resumed and opened alone. The signed manifest lists the names,
 so caches and peers need no key; the AEAD binds a chunk to its artifact, index and count, so that
@@ -10,6 +10,7 @@ I/O: none.
 """
 
 import hmac
+import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -18,6 +19,7 @@ import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from shared import planes
 from shared.errors import RefusedError
 from shared.identifiers import sha256
 
@@ -25,9 +27,14 @@ CHUNK_BYTES: Final = 1024 * 1024
 KEY_BYTES: Final = 32
 #: Most that sealing may add to a piece: codec byte, zstd frame overhead, AEAD tag.
 OVERHEAD_BYTES: Final = 1024
-_RAW, _ZSTD = b"\x00", b"\x01"
+_RAW, _ZSTD, _PLANES = b"\x00", b"\x01", b"\x02"
 _TAG_BYTES: Final = 16
 _LEVEL: Final = 6
+#: For exponents: hardly any repetition is worth telling, so that the frame is all entropy-coded symbols.
+_EXPONENTS: Final = zstandard.ZstdCompressionParameters.from_level(
+    1, min_match=7, hash_log=6, window_log=20, strategy=zstandard.STRATEGY_FAST
+)
+_HEAD: Final = struct.Struct("<cBBx")  # of planes: codec, width, lead
 
 
 class DamagedChunkError(RefusedError):
@@ -72,8 +79,12 @@ def _context(artifact: str, index: int, count: int) -> tuple[bytes, bytes]:
 
 def seal(plain: bytes | memoryview, *, key: bytes, artifact: str, index: int, count: int) -> bytes:
     """The chunk for `plain`. `key` is `artifact_key(...)` and must be fresh for each release."""
-    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
-    body = _ZSTD + packed if len(packed) < len(plain) else _RAW + bytes(plain)
+    bodies = [_RAW + bytes(plain), _ZSTD + zstandard.ZstdCompressor(level=_LEVEL).compress(plain)]
+    if (form := planes.guess(plain)) is not None:
+        kept, top = planes.split(plain, form)
+        packed = zstandard.ZstdCompressor(compression_params=_EXPONENTS).compress(top)
+        bodies.append(_HEAD.pack(_PLANES, form.width, form.lead) + kept + packed)
+    body = min(bodies, key=len)
     nonce, context = _context(artifact, index, count)
     return AESGCM(key).encrypt(nonce, body, context)
 
@@ -105,6 +116,7 @@ class Opener:
         self._artifact, self._count = artifact, count
         self._cipher = AESGCM(key)
         self._inflater = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024)
+        self._joiner = planes.Joiner()
         self._body = self._plain = bytearray()
 
     def open(self, chunk: bytes | memoryview, *, index: int, plain_bytes: int) -> memoryview:
@@ -124,12 +136,27 @@ class Opener:
             raise WrongKeyError(
                 f"chunk {index} of {self._artifact!r} does not open with the release's content key"
             ) from None
-        plain = body[1:] if body[:1] == _RAW else self._inflate(body[1:], plain_bytes)
+        match bytes(body[:1]):
+            case b"\x00":
+                plain = body[1:]
+            case b"\x02":
+                plain = self._joined(body, plain_bytes)
+            case _:
+                plain = self._inflate(body[1:], plain_bytes)
         if len(plain) != plain_bytes:
             raise DamagedChunkError(
                 f"chunk {index} of {self._artifact!r} holds {len(plain)} bytes, the manifest says {plain_bytes}"
             )
         return plain
+
+    def _joined(self, body: memoryview, plain_bytes: int) -> memoryview:
+        try:
+            _, width, lead = _HEAD.unpack_from(body)
+            form = planes.Form.of(width, lead, plain_bytes)
+            edge = _HEAD.size + plain_bytes - form.count
+            return self._joiner.join(body[_HEAD.size : edge], self._inflate(body[edge:], form.count), form)
+        except (struct.error, ValueError) as error:
+            raise DamagedChunkError(f"chunk of floats that cannot be put together: {error}") from None
 
     def _inflate(self, packed: memoryview, plain_bytes: int) -> memoryview:
         """Never more than a byte beyond what the manifest allows, whatever the frame says."""
