@@ -20,10 +20,11 @@ from itertools import accumulate
 from typing import Final
 
 from agent.update.chunk_store import ChunkStore
-from shared import chunking
+from shared import chunking, durable
 from shared.manifest import Artifact
 
 _BUFFER_BYTES: Final = chunking.CHUNK_BYTES + chunking.OVERHEAD_BYTES  # no chunk of a manifest is longer
+_STEP_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,12 @@ class _Unpacking:
         with self._state:
             self._turn += 1
             self._state.notify_all()
+        self._begin_writing(self._places[index], self._places[index + 1])
+
+    def _begin_writing(self, start: int, end: int) -> None:
+        """When a step is complete, so that disk and processors work at the same time."""
+        if start // _STEP_BYTES != end // _STEP_BYTES:
+            durable.begin_writing(self._descriptor, (start // _STEP_BYTES) * _STEP_BYTES, _STEP_BYTES)
 
 
 def _write(descriptor: int, data: memoryview, place: int) -> None:
