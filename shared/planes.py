@@ -74,7 +74,8 @@ def _upper(piece: NDArray[np.uint8], form: Form) -> NDArray[np.uint16]:
 
 
 def _rotated(upper: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    return (upper << 1) | (upper >> 15)
+    found: NDArray[np.uint16] = np.bitwise_or(upper << 1, upper >> 15)
+    return found
 
 
 def split(plain: Bytes, form: Form) -> tuple[bytes, bytes]:
@@ -125,11 +126,13 @@ class Joiner:
         return self._piece[pad : pad + size]
 
     def _upper(self, top: NDArray[np.uint8], mid: NDArray[np.uint8]) -> NDArray[np.uint16]:
-        upper, other = self._halves[:, : len(top)]
+        upper: NDArray[np.uint16] = self._halves[0, : len(top)]
+        other: NDArray[np.uint16] = self._halves[1, : len(top)]
         upper[:] = top
         np.left_shift(upper, 8, out=upper)
         other[:] = mid
         np.bitwise_or(upper, other, out=upper)
         np.left_shift(upper, 15, out=other)
         np.right_shift(upper, 1, out=upper)
-        return np.bitwise_or(upper, other, out=upper)
+        np.bitwise_or(upper, other, out=upper)
+        return upper

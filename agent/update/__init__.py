@@ -7,7 +7,7 @@
         v
     fetch -> chunk_store  every chunk checked by its name, resumed where it broke off (pacing: how fast and how slow;
         v                 strangers: portals and certificates)
-    assemble              chunks -> files of the idle slot, digests checked, model scanned
+    assemble              chunks -> files of the idle slot (unpack), digests checked, model scanned (peek)
         v
     examination           is there room (room)? engines for the GPU; then self_test: golden inputs in a throw-away
         |                 child under limits; as quick as the version that serves?
@@ -29,7 +29,7 @@ that no update is at work on:
 a damaged slot record (rebuilding), a version that does not load, a crash loop, both slots bad (safe mode).
 `standing` is what people see of all that, put together by `overview`.
 
-Read: reasons, lifecycle, slots, journal, trust, admission, plan, pacing, strangers, fetch, chunk_store, assemble,
-rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing, conditions,
-holdups, opening, room, examination, agreement, shadowing, effects, intake, overview, driver.
+Read: reasons, lifecycle, slots, journal, trust, admission, plan, pacing, strangers, fetch, chunk_store, unpack, peek,
+assemble, rebuilding, slot_disk, self_test, probation, vitals, answering, switch, crash_loop, upkeep, standing,
+conditions, holdups, opening, room, examination, agreement, shadowing, effects, intake, overview, driver.
 """

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 from agent.update import slot_disk
 from agent.update.chunk_store import ChunkStore
 from agent.update.lifecycle import SlotName
+from agent.update.peek import Peek
 from agent.update.reasons import ManifestError
 from agent.update.slot_disk import SlotDisk
 from agent.update.unpack import Effort, unpack
@@ -65,13 +66,13 @@ def assemble(
         path = disk.file(manifest.model, slot, name)
         with _new_file(path) as file:
             if name == "model" and base is not None:
-                digest, otherwise = _written(file, _rebuilt(base, content_key, store)), DeltaError
+                digest = _written(file, _rebuilt(base, content_key, store))
             else:
                 digest = unpack(file.fileno(), name, artifact, content_key=content_key, store=store, effort=effort)
-                otherwise = ManifestError
             os.fsync(file.fileno())
         if digest != artifact.digest:
-            raise otherwise(f"{path.name} is not the file that the manifest names")
+            wrong = DeltaError if name == "model" and base is not None else ManifestError
+            raise wrong(f"{path.name} is not the file that the manifest names")
     durable.replace_file(folder / slot_disk.MANIFEST_FILE, data, mode=READ_ONLY)
     _scan(manifest, disk, slot)
     durable.sync_folder(folder)
@@ -91,8 +92,7 @@ def restored(manifest: Manifest, digest: str, *, disk: SlotDisk, slot: SlotName)
 
 def _scan(manifest: Manifest, disk: SlotDisk, slot: SlotName) -> None:
     with disk.file(manifest.model, slot, "model").open("rb") as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # weights are not looked at
-    facts = onnx_scan.scan(mapped)
+        facts = onnx_scan.scan(Peek(file.fileno()))
     if (facts.ir_version, facts.opset) != (manifest.runtime.ir_version, manifest.runtime.opset):
         raise ManifestError("the model is of another ONNX form than the manifest says")
 
