@@ -65,6 +65,19 @@ def test_weights_shrink_to_their_noise_and_their_exponents(kind: str, most: floa
     assert opened(chunk, len(plain)) == plain
 
 
+@pytest.mark.parametrize("width", [2, 4])
+def test_planes_open_as_the_protocol_says(width: int) -> None:
+    words = [0x3F80ABCD, 0xC0207FFF, 0x00010203] if width == 4 else [0x3C01, 0xC000, 0x8123]
+    upper = [word >> 8 * (width - 2) for word in words]
+    rotated = [(half << 1 | half >> 15) & 0xFFFF for half in upper]
+    low = b"".join((word & 0xFFFF).to_bytes(2, "little") for word in words) if width == 4 else b""
+    mid, top = bytes(half & 0xFF for half in rotated), bytes(half >> 8 for half in rotated)
+    body = bytes((2, width, 1, 0)) + low + mid + b"<>" + zstandard.compress(top)
+    chunk = AESGCM(KEY).encrypt(bytes(12), body, b"flotilla/chunk/1|model|0|1")
+    plain = b"<" + b"".join(word.to_bytes(width, "little") for word in words) + b">"
+    assert opened(chunk, len(plain)) == plain
+
+
 def test_a_chunk_of_weights_that_holds_something_else_than_promised_is_found() -> None:
     plain = floats("<f4", 5000)
     for promised in (0, 1, 4096, len(plain) - 1, len(plain) + 1, len(plain) + 4, 2 * len(plain)):
