@@ -127,8 +127,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    assert len(stored.plain) > 5_000_000
-    assert peaks[1] < peaks[0] + 300_000
+    assert len(stored.plain) > 12_000_000
+    assert peaks[1] < peaks[0] + 1_000_000  # desks grow to the longest chunk
 
 
 _KILLED_AT = """
