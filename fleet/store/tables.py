@@ -12,6 +12,7 @@ from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.store.columns import Base as Base
+from fleet.store.columns import Large
 from fleet.store.columns import UtcDateTime as UtcDateTime
 from fleet.store.gate_tables import Habit as Habit
 from fleet.store.gate_tables import HookState as HookState
@@ -132,8 +133,8 @@ class Deployment(Base):
     since: Mapped[datetime]
     previous: Mapped[str | None] = mapped_column(String(64))  # version that served before
     assignment: Mapped[int] = mapped_column(default=0)  # assignment version that carried it
-    fetched_bytes: Mapped[int | None]
-    total_bytes: Mapped[int | None]
+    fetched_bytes: Mapped[int | None] = mapped_column(Large)
+    total_bytes: Mapped[int | None] = mapped_column(Large)
     sources: Mapped[dict[str, Any] | None]  # bytes that came, by source, as the device counted them
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
     switched_at: Mapped[datetime | None]  # when it was decided that it swaps: with the announcement, or later
