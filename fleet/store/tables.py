@@ -6,9 +6,9 @@ I/O: none.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.store.columns import Base as Base
@@ -22,6 +22,8 @@ from fleet.store.leadership_table import Leadership as Leadership
 from fleet.store.schedule_tables import Alias as Alias
 from fleet.store.schedule_tables import AliasMove as AliasMove
 from fleet.store.schedule_tables import Schedule as Schedule
+
+_FAILED: Final = text("failed > 0")
 
 
 class Device(Base):
@@ -193,6 +195,7 @@ class Window(Base):
         Index("windows_to_count", "counted", "received_at"),
         Index("windows_by_device", "device_id", "received_at"),
         Index("windows_by_arrival", "received_at"),
+        Index("windows_with_failures", "received_at", "device_id", sqlite_where=_FAILED, postgresql_where=_FAILED),
     )
 
 
