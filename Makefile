@@ -11,7 +11,7 @@ CODE  := agent fleet shared tests docs
 # Twice quiet: nothing but errors.
 PIP   := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 # The programs that some tests use, and the Debian packages that bring them.
-NEEDS := mosquitto:mosquitto chromium:chromium systemd-nspawn:systemd-container strace:strace pg_ctlcluster:postgresql
+NEEDS := mosquitto:mosquitto chromium:chromium systemd-nspawn:systemd-container strace:strace pg_ctlcluster:postgresql age:age zstd:zstd
 
 .PHONY: help venv demo test check fix format lint types docs-check docs bench system-deps lock clean
 
@@ -22,7 +22,7 @@ help:
 	@echo 'make fix          format and repair what can be repaired'
 	@echo 'make bench        one benchmark                (BENCH=startup ARGS=--quick)'
 	@echo 'make docs         draw the diagrams in docs/ from the tables in the code, check links'
-	@echo 'make system-deps  install mosquitto, chromium, systemd-nspawn and strace where apt-get and root are at hand'
+	@echo 'make system-deps  install mosquitto, chromium, systemd-nspawn, strace and the like where apt-get and root are at hand'
 	@echo 'make lock         renew requirements.lock from pyproject.toml'
 	@echo 'make venv         only the environment;  make clean removes it'
 

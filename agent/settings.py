@@ -98,6 +98,8 @@ class UpdateSettings(Section):
     )
     mqtt_chunks: Switch = "off"  # releases through the broker, where HTTP brings nothing
     mqtt_after_seconds: PositiveFloat = 120.0  # without any progress by HTTP
+    install_threads: PositiveInt = 2  # that open chunks and write the model, at most;
+    install_nice: Annotated[int, Field(ge=0, le=19)] = 10  # they let others go first: 0 as any thread, 19 whenever
     minimum_free_bytes: PositiveInt = 64 * 1024**2  # left on the disk after an update
 
 

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Final
 
 from shared.manifest import Datatype, Tensor
-from shared.onnx_wire import LENGTH, VARINT, Field, OnnxError, Reader, expect, signed
+from shared.onnx_wire import LENGTH, VARINT, Field, OnnxError, Readable, Reader, expect, signed
 
 __all__ = ["ModelFacts", "OnnxError", "scan"]
 
@@ -84,13 +84,13 @@ class _Body:
     calls: Counter[_Operator] = field(default_factory=Counter)
 
 
-def scan(data: bytes | memoryview) -> ModelFacts:
-    """What the ONNX file `data` says of itself. The bytes are not copied.
+def scan(data: Readable) -> ModelFacts:
+    """What the ONNX file `data` says of itself. Weights are passed over.
 
     Raises:
         OnnxError: not ONNX, malformed, or something that is never loaded; the text says what and why.
     """
-    found = _Scan(Reader(memoryview(data)))
+    found = _Scan(Reader(data))
     found.walk(_Kind.MODEL, 0, len(data), 0, found.main)
     found.judge_operators()
     return found.facts()

@@ -6,7 +6,7 @@ I/O: none.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple, Protocol, overload
 
 from shared.errors import RefusedError
 
@@ -22,6 +22,16 @@ class OnnxError(RefusedError):
     default_remedy: ClassVar[str] = "export the model again as one self-contained ONNX file"
 
 
+class Readable(Protocol):
+    """Bytes that can be asked for by place; a memoryview is one."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, place: int, /) -> int: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> bytes | memoryview: ...
+
+
 class Field(NamedTuple):
     """One field: `value` of a varint, `[start, end)` of everything else."""
 
@@ -35,7 +45,7 @@ class Field(NamedTuple):
 class Reader:
     """Protobuf's wire format, with bounds on everything."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: Readable) -> None:
         self._data = data
         self._left = MAX_FIELDS
 

@@ -8,7 +8,7 @@
     sources: bundle,      whoever has it first (site_cache); the broker, where nobody else answers (broker_source);
     fetch -> chunk_store  every chunk checked by its name, resumed where it broke off (pacing: how fast and how slow;
         v                 strangers: portals and certificates)
-    assemble              chunks -> files of the idle slot, digests checked, model scanned
+    assemble              chunks -> files of the idle slot (unpack), digests checked, model scanned (peek)
         v
     examination           is there room (room)? engines for the GPU; then self_test: golden inputs in a throw-away
         |                 child under limits; as quick as the version that serves?
@@ -31,7 +31,7 @@ a damaged slot record (rebuilding), a version that does not load, a crash loop, 
 `standing` is what people see of all that, put together by `overview`.
 
 Read: reasons, lifecycle, slots, journal, bundle, metadata, trust, admission, plan, pacing, strangers, fetch,
-chunk_store, site_cache, sources, broker_source, assemble, rebuilding, slot_disk, self_test, probation, vitals,
-answering, switch, crash_loop, upkeep, standing, conditions, holdups, opening, room, examination, agreement,
+chunk_store, site_cache, sources, broker_source, unpack, peek, assemble, rebuilding, slot_disk, self_test, probation,
+vitals, answering, switch, crash_loop, upkeep, standing, conditions, holdups, opening, room, examination, agreement,
 shadowing, effects, intake, overview, driver, installing.
 """

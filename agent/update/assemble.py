@@ -11,19 +11,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from agent.update import slot_disk
 from agent.update.chunk_store import ChunkStore
 from agent.update.lifecycle import SlotName
+from agent.update.peek import Peek
 from agent.update.reasons import ManifestError
 from agent.update.slot_disk import SlotDisk
+from agent.update.unpack import Effort, unpack
 from shared import chunking, durable, onnx_scan
 from shared.delta.errors import DeltaError
 from shared.delta.offer import Description
 from shared.delta.offer import artifact as artifact_name
 from shared.delta.rebuild import rebuild
-from shared.errors import RefusedError
 from shared.manifest import Artifact, Manifest
 
 READ_ONLY: Final = 0o400
@@ -46,9 +47,10 @@ def assemble(
     disk: SlotDisk,
     slot: SlotName,
     base: Base | None = None,
+    effort: Effort,
 ) -> None:
     """Write every file of the release `manifest` (as signed: `data`) into the empty slot; the model file from the
-    chunks of its delta where a `base` is given.
+    chunks of its delta where a `base` is given. Nothing is read again but what the scan looks at.
 
     Raises:
         DeltaError: the delta does not lead to the model file.
@@ -62,10 +64,15 @@ def assemble(
     durable.make_folder(folder)
     for name, artifact in manifest.artifacts.items():
         path = disk.file(manifest.model, slot, name)
-        if name == "model" and base is not None:
-            _write(path, artifact, _rebuilt(base, content_key, store), DeltaError)
-        else:
-            _write(path, artifact, _pieces(name, artifact, content_key, store))
+        with _new_file(path) as file:
+            if name == "model" and base is not None:
+                digest = _written(file, _rebuilt(base, content_key, store))
+            else:
+                digest = unpack(file.fileno(), name, artifact, content_key=content_key, store=store, effort=effort)
+            os.fsync(file.fileno())
+        if digest != artifact.digest:
+            wrong = DeltaError if name == "model" and base is not None else ManifestError
+            raise wrong(f"{path.name} is not the file that the manifest names")
     durable.replace_file(folder / slot_disk.MANIFEST_FILE, data, mode=READ_ONLY)
     _scan(manifest, disk, slot)
     durable.sync_folder(folder)
@@ -84,7 +91,8 @@ def restored(manifest: Manifest, digest: str, *, disk: SlotDisk, slot: SlotName)
 
 
 def _scan(manifest: Manifest, disk: SlotDisk, slot: SlotName) -> None:
-    facts = onnx_scan.scan(disk.file(manifest.model, slot, "model").read_bytes())
+    with disk.file(manifest.model, slot, "model").open("rb") as file:
+        facts = onnx_scan.scan(Peek(file.fileno()))
     if (facts.ir_version, facts.opset) != (manifest.runtime.ir_version, manifest.runtime.opset):
         raise ManifestError("the model is of another ONNX form than the manifest says")
 
@@ -113,18 +121,15 @@ def _pieces(name: str, artifact: Artifact, content_key: bytes, store: ChunkStore
         )
 
 
-def _write(
-    path: Path,
-    artifact: Artifact,
-    pieces: Iterator[bytes | memoryview],
-    otherwise: type[RefusedError] = ManifestError,
-) -> None:
+def _new_file(path: Path) -> BinaryIO:
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY), "wb")
+
+
+def _written(file: BinaryIO, pieces: Iterator[bytes | memoryview]) -> str:
+    """Their SHA-256."""
     digest = hashlib.sha256()
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY), "wb") as file:
-        for piece in pieces:
-            digest.update(piece)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != artifact.digest:
-        raise otherwise(f"{path.name} is not the file that the manifest names")
+    for piece in pieces:
+        digest.update(piece)
+        file.write(piece)
+    file.flush()
+    return digest.hexdigest()

@@ -27,6 +27,7 @@ from agent.update.slots import Record
 from agent.update.sources import Sources
 from agent.update.switch import Switch
 from agent.update.trust import Trust
+from agent.update.unpack import Effort
 from agent.update.upkeep import Upkeep
 from agent.update.vitals import Vitals
 from shared import chunking
@@ -243,6 +244,7 @@ class Effects:
                     disk=parts.disk,
                     slot=slot,
                     base=base,
+                    effort=Effort(parts.settings.install_threads, parts.settings.install_nice),
                 )
             )
         except (DeltaError, chunking.WrongKeyError) as error:

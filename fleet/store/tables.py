@@ -6,12 +6,13 @@ I/O: none.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.store.columns import Base as Base
+from fleet.store.columns import Large
 from fleet.store.columns import UtcDateTime as UtcDateTime
 from fleet.store.gate_tables import Habit as Habit
 from fleet.store.gate_tables import HookState as HookState
@@ -21,6 +22,8 @@ from fleet.store.leadership_table import Leadership as Leadership
 from fleet.store.schedule_tables import Alias as Alias
 from fleet.store.schedule_tables import AliasMove as AliasMove
 from fleet.store.schedule_tables import Schedule as Schedule
+
+_FAILED: Final = text("failed > 0")
 
 
 class Device(Base):
@@ -132,8 +135,8 @@ class Deployment(Base):
     since: Mapped[datetime]
     previous: Mapped[str | None] = mapped_column(String(64))  # version that served before
     assignment: Mapped[int] = mapped_column(default=0)  # assignment version that carried it
-    fetched_bytes: Mapped[int | None]
-    total_bytes: Mapped[int | None]
+    fetched_bytes: Mapped[int | None] = mapped_column(Large)
+    total_bytes: Mapped[int | None] = mapped_column(Large)
     sources: Mapped[dict[str, Any] | None]  # bytes that came, by source, as the device counted them
     told_at: Mapped[datetime | None]  # when the rollout decided to announce it; deadlines count from here
     switched_at: Mapped[datetime | None]  # when it was decided that it swaps: with the announcement, or later
@@ -192,6 +195,7 @@ class Window(Base):
         Index("windows_to_count", "counted", "received_at"),
         Index("windows_by_device", "device_id", "received_at"),
         Index("windows_by_arrival", "received_at"),
+        Index("windows_with_failures", "received_at", "device_id", sqlite_where=_FAILED, postgresql_where=_FAILED),
     )
 
 

@@ -1,6 +1,10 @@
+import contextlib
 import os
 
+import numpy as np
 import pytest
+import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +52,53 @@ def test_compressible_content_shrinks_and_random_content_hardly_grows() -> None:
     assert len(sealed(os.urandom(100_000))) <= 100_000 + 17
 
 
+def floats(kind: str, count: int = 200_000) -> bytes:
+    return np.random.default_rng(1).normal(0, 0.02, count).astype(kind).tobytes()
+
+
+@pytest.mark.parametrize(("kind", "most"), [("<f4", 0.835), ("<f2", 0.87)])
+@pytest.mark.parametrize("lead", [0, 3])
+def test_weights_shrink_to_their_noise_and_their_exponents(kind: str, most: float, lead: int) -> None:
+    plain = os.urandom(lead) + floats(kind)
+    chunk = sealed(plain)
+    assert len(chunk) < most * len(plain)
+    assert opened(chunk, len(plain)) == plain
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_planes_open_as_the_protocol_says(width: int) -> None:
+    words = [0x3F80ABCD, 0xC0207FFF, 0x00010203] if width == 4 else [0x3C01, 0xC000, 0x8123]
+    upper = [word >> 8 * (width - 2) for word in words]
+    rotated = [(half << 1 | half >> 15) & 0xFFFF for half in upper]
+    low = b"".join((word & 0xFFFF).to_bytes(2, "little") for word in words) if width == 4 else b""
+    mid, top = bytes(half & 0xFF for half in rotated), bytes(half >> 8 for half in rotated)
+    body = bytes((2, width, 1, 0)) + low + mid + b"<>" + zstandard.compress(top)
+    chunk = AESGCM(KEY).encrypt(bytes(12), body, b"flotilla/chunk/1|model|0|1")
+    plain = b"<" + b"".join(word.to_bytes(width, "little") for word in words) + b">"
+    assert opened(chunk, len(plain)) == plain
+
+
+def test_a_chunk_of_weights_that_holds_something_else_than_promised_is_found() -> None:
+    plain = floats("<f4", 5000)
+    for promised in (0, 1, 4096, len(plain) - 1, len(plain) + 1, len(plain) + 4, 2 * len(plain)):
+        with pytest.raises(DamagedChunkError):
+            opened(sealed(plain), promised)
+
+
+@given(body=st.binary(max_size=60), promised=st.integers(0, 80))
+def test_whatever_planes_somebody_seals_are_a_piece_of_that_length_or_damaged(body: bytes, promised: int) -> None:
+    chunk = AESGCM(KEY).encrypt(bytes(12), b"\x02" + body, b"flotilla/chunk/1|model|0|1")
+    with contextlib.suppress(DamagedChunkError):
+        assert len(opened(chunk, promised)) == promised
+
+
+def test_chunks_of_earlier_publishers_still_open() -> None:
+    plain = floats("<f4", 5000)
+    packed = b"\x01" + zstandard.ZstdCompressor(level=6).compress(plain)
+    chunk = AESGCM(KEY).encrypt(bytes(12), packed, b"flotilla/chunk/1|model|0|1")
+    assert opened(chunk, len(plain)) == plain
+
+
 @given(place=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_one_flipped_bit_is_found(place: int, bit: int) -> None:
     chunk = bytearray(sealed(b"weights" * 50))
@@ -57,6 +108,22 @@ def test_one_flipped_bit_is_found(place: int, bit: int) -> None:
         chunking.check(bytes(chunk), name)
     with pytest.raises(WrongKeyError):
         opened(bytes(chunk), 350)
+
+
+@given(pieces=st.lists(st.one_of(st.binary(min_size=1, max_size=5000), st.just(b"same" * 999)), min_size=1))
+def test_an_opener_opens_one_chunk_after_the_other_in_the_same_memory(pieces: list[bytes]) -> None:
+    opener = chunking.Opener(key=KEY, artifact="model", count=len(pieces))
+    for index, plain in enumerate(pieces):
+        chunk = sealed(plain, index, len(pieces))
+        assert opener.open(memoryview(chunk), index=index, plain_bytes=len(plain)) == plain
+        with pytest.raises(WrongKeyError):
+            opener.open(chunk, index=index + 1, plain_bytes=len(plain))
+
+
+@given(data=st.binary(max_size=40))
+def test_bytes_that_nobody_sealed_do_not_open(data: bytes) -> None:
+    with pytest.raises(WrongKeyError):
+        opened(data, 5)
 
 
 def test_a_chunk_opens_only_in_its_own_place() -> None:

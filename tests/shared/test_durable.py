@@ -63,3 +63,13 @@ def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(OSError, match="a"):
         durable.make_folder(tmp_path / "a" / "b")
+
+
+def test_writing_that_begins_early_changes_nothing_but_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(bytes(100_000))
+        file.flush()
+        durable.begin_writing(file.fileno(), 0, 1 << 20)
+        monkeypatch.setattr(durable, "_LIBC", None)  # a system that does not offer it
+        durable.begin_writing(file.fileno(), 0, 1 << 20)
+        assert os.pread(file.fileno(), 200_000, 0) == bytes(100_000)

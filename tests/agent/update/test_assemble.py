@@ -10,6 +10,7 @@ from agent.update.assemble import assemble
 from agent.update.chunk_store import ChunkStore
 from agent.update.reasons import DamagedSlotError, ManifestError
 from agent.update.slot_disk import SlotDisk
+from agent.update.unpack import Effort
 from shared import signing
 from shared.chunking import DamagedChunkError, WrongKeyError
 from shared.identifiers import sha256
@@ -35,6 +36,7 @@ class Bench:
             store=self.store,
             disk=self.disk,
             slot="b",
+            effort=Effort(threads=2),
         )
 
 

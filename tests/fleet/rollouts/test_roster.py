@@ -38,8 +38,8 @@ ODD = Member(
     seen_at=T0 + timedelta(days=1),
     serving="1.0.0",
     active=False,
-    fetched_bytes=2**30,
-    total_bytes=2**30,
+    fetched_bytes=3 * 2**30,
+    total_bytes=2**40,
     sources={"peer": 2**30, "manager": 1},
     shadow=FIGURES,
 )
