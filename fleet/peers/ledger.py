@@ -58,6 +58,7 @@ class _Member:
     peer: Peer | None
     heard_at: float
     moved_at: float  # when it last came to something
+    wants: bool = False  # at its last ask
     alone_until: float = 0.0
 
 
@@ -120,8 +121,9 @@ class Ledger:
         if ask.address is not None and ask.port is not None:
             peer = Peer(device=ask.device, address=ask.address, port=ask.port)
         member = place.members.setdefault(ask.device, _Member(peer, now, now))
-        if ask.holds or not ask.wanted or now - member.heard_at > self._rules.patience_seconds:
-            member.moved_at = now  # it came to something, or had nothing to do until now
+        if ask.holds or not member.wants or now - member.heard_at > self._rules.patience_seconds:
+            member.moved_at = now  # it came to something, or wanted nothing until now
+        member.wants = bool(ask.wanted)
         member.peer, member.heard_at = peer, now
         for name in ask.holds:
             place.chunk(name).holders[ask.device] = None

@@ -100,6 +100,15 @@ def test_nobody_starves_when_all_turns_are_with_devices_that_died() -> None:
     assert ledger.turns_beyond == 1
 
 
+def test_patience_begins_when_a_device_wants_something_and_not_when_it_joined() -> None:
+    ledger = Ledger(Rules(copies=1, turn_seconds=1000, patience_seconds=300))
+    (chunk,) = chunks(1)
+    ledger.ask("hall", ask("b"), 0)
+    ledger.ask("hall", ask("a", [chunk]), 250)
+    turns = {now for now in range(250, 700, 10) if ledger.ask("hall", ask("b", [chunk]), now).turns}
+    assert min(turns) == 550
+
+
 def test_a_device_has_few_turns_at_a_time_so_that_a_site_shares_the_work(ledger: Ledger) -> None:
     wanted = chunks(20)
     first, second = (ledger.ask("hall", ask(device, wanted), 0).turns for device in "ab")
