@@ -70,7 +70,8 @@ def publish(
     """Check, measure, encrypt, sign and upload an ONNX file as VERSION of the model NAME.
 
     The file is run over the reference data, which gives the answers that devices check themselves against, and the
-    baseline that live data is compared with. The same file again changes nothing.
+    baseline that live data is compared with. Weights in other files of its folder (external data) become part of it.
+    The same file again changes nothing.
     """
     from fleet.releases import publish as steps
     from fleet.releases.delta.cellar import Cellar
@@ -79,11 +80,11 @@ def publish(
     from fleet.releases.reading import refuse_other_formats
     from fleet.releases.wording import next_version
 
-    onnx = _read(file)
+    onnx = _model(file)
     refuse_other_formats(file.name, onnx)
     keys = keystore(folder)
     cellar = Cellar(keys.folder)
-    known = (*map(_read, bases), *cellar.files(name)) if snap or not no_deltas else ()
+    known = (*map(_model, bases), *cellar.files(name)) if snap or not no_deltas else ()
     source = steps.Source(
         file.name, onnx, _read(reference), embedding=embedding, snap=snap, deltas=not no_deltas, bases=known
     )
@@ -108,6 +109,13 @@ def publish(
     shell.emit({**found, "published": new}, f"{released}  sha256:{found['manifest_digest'][:8]}  {said_new}")
     if new:
         shell.say(f"Next: flotilla rollout start {released} --target all")
+
+
+def _model(path: Path) -> bytes:
+    """A model file with all its weights."""
+    from fleet.releases.weights import gathered
+
+    return gathered(_read(path), path.parent)
 
 
 def _read(path: Path) -> bytes:
@@ -151,7 +159,7 @@ def delta(shell: Shell, old: Path, new: Path, output: Path) -> None:
     from shared.durable import replace_file
 
     made, size = _encoded(shell, old, new)
-    offering.prove(made.data, _read(old), _read(new))
+    offering.prove(made.data, _model(old), _model(new))
     replace_file(output, made.data)
     shell.emit({"size_bytes": size, "delta_bytes": len(made.data), "output": str(output)}, _compared(made.data, size))
 
@@ -159,7 +167,7 @@ def delta(shell: Shell, old: Path, new: Path, output: Path) -> None:
 def _encoded(shell: Shell, old: Path, new: Path) -> tuple[Any, int]:
     from fleet.releases.delta import encoding
 
-    before, after = _read(old), _read(new)
+    before, after = _model(old), _model(new)
     try:
         with shell.progress("comparing", len(after)) as done:
             return encoding.encode(before, after, done), max(1, len(after))
@@ -278,7 +286,7 @@ def verify(shell: Shell, name: str, version: str, file: Path | None, folder: Pat
     if found is None:
         raise CliError("E_NOT_FOUND", f"{name}@{version} was not published here", "", f"flotilla model show {name}",
                        Exit.NOT_FOUND)  # fmt: skip
-    document = vouched(trust, found, _read(file) if file else None)
+    document = vouched(trust, found, _model(file) if file else None)
     shell.emit(document, f"✔ {name}@{version} is signed by {document['signatures']} of {document['keys']} release keys"
                + (f", and {file} is the file in it" if file else ""))  # fmt: skip
 

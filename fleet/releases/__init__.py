@@ -1,6 +1,7 @@
 """Releases: made and signed by people, kept and handed out by the manager.
 
-    people     reading -> reference_data -> reference_run -> packing -> publish     ONNX file -> signed release
+    people     weights, inlining                                                    weights of other files, into one
+               reading -> reference_data -> reference_run -> packing -> publish     ONNX file -> signed release
                keystore -> ceremony -> rotation, root_file                          keys, and what is signed with them
                pinning -> inspection                                                believe a manager only so far
     manager    online_keys -> repository -> shelf                                   verify, complete, keep

@@ -59,8 +59,9 @@ class Signing:
         from fleet.releases.delta.cellar import Cellar
         from fleet.releases.packing import Label
         from fleet.releases.reading import refuse_other_formats
+        from fleet.releases.weights import gathered
 
-        onnx = _read(Path(file))
+        onnx = gathered(_read(Path(file)), Path(file).parent)
         refuse_other_formats(Path(file).name, onnx)
         store = self._keystore(keys)
         cellar = Cellar(store.folder)

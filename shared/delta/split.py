@@ -12,7 +12,7 @@ from typing import Final
 from shared.onnx_wire import LENGTH, Field, OnnxError, Reader
 
 MAX_TENSORS: Final = 65_536
-_MAX_DEPTH: Final = 32
+MAX_DEPTH: Final = 32
 _LEAST_BYTES: Final = 64  # less than this is cheaper inside the skeleton
 
 
@@ -34,7 +34,7 @@ WIDTH: Final = {
     Kind.BYTES: 1, Kind.FP32: 4, Kind.FP16: 2, Kind.BF16: 2, Kind.INT8: 1, Kind.UINT8: 1, Kind.INT32: 4,
 }  # fmt: skip
 #: Field number -> what is in it, for each message that is walked: model, graph, node, attribute, function, sparse.
-_CHILDREN: Final = {
+CHILDREN: Final = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
@@ -75,10 +75,10 @@ def split(data: bytes | memoryview) -> tuple[Tensor, ...]:
 
 
 def _walk(reader: Reader, message: str, start: int, end: int, depth: int, found: list[Tensor]) -> None:
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         raise OnnxError("nested too deep for a delta")
     for field in reader.fields(start, end):
-        child = _CHILDREN[message].get(field.number)
+        child = CHILDREN[message].get(field.number)
         if child is None or field.wire != LENGTH:
             continue
         if child == "tensor":

@@ -1,19 +1,22 @@
 """Other makers of deltas: their bytes for one pair of files. Debian's programs and PyPI's packages, in a folder of
-their own; what they gave for the same two files before is not computed again.
+their own.
 
     peers = Peers(folder)
     peers.install()                     Missing, with the reason, where something cannot be had
-    peers.measure(old, new)             name -> bytes on the wire; a peer that fails or takes too long is left out
+    peers.measure(old, new, run)        name -> Figure; those that `run` has already are not computed again
+
+`run` is the folder of one run over one pair, in which our own figures lie as well: a run that was cut goes on.
 """
 
-import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,18 +40,35 @@ _PYTHON: Final = (
 )  # fmt: skip
 _CODE: Final = Path(__file__).parent / "peer_code"
 _INSTALL_SECONDS: Final = 1800.0
-_PEER_SECONDS: Final = 600.0
+_PEER_CPU_SECONDS: Final = 1200  # of the processor: a busy machine changes nothing
+_PEER_MEMORY_BYTES: Final = 12 << 30
 #: Peers that know of weights; the others take any bytes.
 WEIGHT_AWARE: Final = frozenset({"zipnn", "z4ai"})
 WHOLE: Final = "zstd -19"  # without the old file
+PEERS: Final = (
+    WHOLE, "zstd --patch-from", "xdelta3 -9", "rdiff", "casync", "hdiffpatch", "zipnn", "z4ai", "bsdiff",
+)  # fmt: skip
+#: Peer -> the package that its version is of.
+_PACKAGES: Final[Mapping[str, str]] = {"xdelta3 -9": "xdelta3", "rdiff": "rdiff", "casync": "casync",
+    "bsdiff": "bsdiff", "hdiffpatch": "hdiffpatch", "zipnn": "zipnn", "z4ai": "z4ai"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What one peer gave for one pair; no bytes where it failed, and then why."""
+
+    size_bytes: int | None
+    cpu_seconds: float
+    version: str
+    failed: str = ""
 
 
 class Peers:
-    """All of them, in `folder`."""
+    """All of them, in `folder`. `before` are words in front of each command: `nice -n 5`, or a lock."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, before: Sequence[str] = ()) -> None:
         self._folder = folder
-        self._known = folder / "figures"
+        self._before = before
 
     @property
     def python(self) -> Path:
@@ -74,28 +94,35 @@ class Peers:
             self._run(["dpkg-deb", "-x", str(path), str(self._folder / "debian")])
         done.write_text(json.dumps(wanted))
 
-    def measure(self, old: Path, new: Path, names: Collection[str] = ()) -> dict[str, int]:
-        """Bytes on the wire by peer (those in `names`, or all), from earlier runs where the files are the same."""
-        place = self._known / f"{_digest(old)}-{_digest(new)}"
-        place.mkdir(parents=True, exist_ok=True)
-        sizes = {}
-        for name, peer in self._peers.items():
-            path = place / name.replace(" ", "_")
-            if not path.is_file():
-                if names and name not in names:
-                    continue
-                path.write_text(str(self._tried(name, peer, old, new)))
-            if size := int(path.read_text()):
-                sizes[name] = size
-        return sizes
+    def measure(self, old: Path, new: Path, run: Path, names: Collection[str] = ()) -> dict[str, Figure]:
+        """By peer (those in `names`, or all) what it gave, or gave before in the same run."""
+        run.mkdir(parents=True, exist_ok=True)
+        for name in PEERS:
+            path = _file(run, name)
+            if not path.is_file() and (not names or name in names):
+                part = path.with_suffix(".part")
+                part.write_text(json.dumps(asdict(self._tried(name, self._peers[name], old, new))))
+                part.replace(path)
+        return known(run)
 
-    def _tried(self, name: str, peer: Callable[[Path, Path, Path], int], old: Path, new: Path) -> int:
+    def _tried(self, name: str, peer: Callable[[Path, Path, Path], int], old: Path, new: Path) -> Figure:
+        started = _children_seconds()
+        size, failed = None, ""
         with tempfile.TemporaryDirectory(dir=self._folder) as work:
             try:
-                return peer(old, new, Path(work))
+                size = peer(old, new, Path(work))
             except (OSError, ValueError, subprocess.SubprocessError) as error:
-                print(f"{name}: {type(error).__name__} {str(error)[-200:]}", file=sys.stderr)
-                return 0
+                failed = str(error)[-200:]
+                print(f"{name}: {type(error).__name__} {failed}", file=sys.stderr)
+        return Figure(size, round(_children_seconds() - started, 1), self._version(name), failed)
+
+    def _version(self, name: str) -> str:
+        package = _PACKAGES.get(name)
+        if package is None:
+            return _said(["zstd", "--version"]).split(",")[0].split()[-1]
+        for path in self._folder.glob(f"{package}_*.deb"):
+            return path.name.split("_")[1]
+        return _said([str(self.python), "-c", f"from importlib.metadata import *; print(version({package!r}))"])
 
     @property
     def _peers(self) -> Mapping[str, Callable[[Path, Path, Path], int]]:
@@ -146,11 +173,13 @@ class Peers:
             "LD_LIBRARY_PATH": ":".join(libraries),
             "TMPDIR": str(work),
         }  # fmt: skip
+        limits = ["prlimit", f"--cpu={_PEER_CPU_SECONDS}", f"--as={_PEER_MEMORY_BYTES}"]
         done = subprocess.run(
-            command, cwd=work, env=environment, capture_output=True, text=True, timeout=_PEER_SECONDS, check=False
+            [*self._before, *limits, *command], cwd=work, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise OSError((done.stderr or done.stdout).strip()[-300:])
+            words = (done.stderr or done.stdout).strip()[-300:]
+            raise OSError(words or f"ended with {done.returncode}, at most {_PEER_CPU_SECONDS} s of one core")
         return done.stdout
 
     def _run(self, command: Sequence[str]) -> None:
@@ -163,23 +192,26 @@ class Peers:
         if done.returncode:
             raise Missing(f"{' '.join(command[:3])}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
 
-    def forget(self) -> None:
-        """Compute everything again."""
-        shutil.rmtree(self._known, ignore_errors=True)
-
     def clean(self) -> None:
         """Everything away."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:24]
+def known(run: Path) -> dict[str, Figure]:
+    """By peer what it gave in the run so far."""
+    files = {name: _file(run, name) for name in PEERS}
+    return {name: Figure(**json.loads(path.read_text())) for name, path in files.items() if path.is_file()}
 
 
-if __name__ == "__main__":  # ahead of the benchmark: python -m tests.bench.delta_peers FOLDER PEER...
-    made = Peers(Path(sys.argv[1]))
-    made.install()
-    for peer in sys.argv[2:]:
-        for each in sorted((made._folder / "pairs").glob("*/old.onnx"), key=lambda path: path.stat().st_size):
-            print(each.parent.name, made.measure(each, each.with_name("new.onnx"), [peer]).get(peer), flush=True)
+def _file(run: Path, name: str) -> Path:
+    return run / f"{name.replace(' ', '_')}.json"
+
+
+def _said(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _children_seconds() -> float:
+    """Of the processor, of all commands that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -2,15 +2,13 @@
 
 import random
 import tracemalloc
-from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from fleet.releases.delta import encoding, snapping
+from fleet.releases.delta import snapping
 from fleet.releases.delta.encoding import Delta, encode
 from shared.delta.errors import DeltaError
 from shared.delta.rebuild import rebuild
@@ -168,24 +166,6 @@ def test_each_way_in_which_weights_change_has_its_method(
     assert len(delta.data) < part * new.nbytes + 200
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    chance = random.Random(seed)
-    out = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 8))):
-        place = chance.randrange(len(out)) if chance.random() < 0.5 else chance.randrange(min(len(out), 400))
-        match chance.randrange(4):
-            case 0:
-                out[place] ^= 1 << chance.randrange(8)
-            case 1:
-                out[place : place + chance.randrange(1, 9)] = chance.randbytes(chance.randrange(9))
-            case 2:
-                del out[place:]
-            case _:
-                out[place:place] = out[: chance.randrange(64)]
-        out = out or bytearray(b"\0")
-    return bytes(out)
-
-
 def snapped(factor: float) -> tuple[bytes, bytes, Delta]:
     """Old, new on a grid, and the delta between them."""
     old, new = (model([tensor("w", 1, each.shape, each.tobytes())]) for each in (BASE, BASE * SCALE + NOISE))
@@ -217,41 +197,8 @@ def test_a_grid_that_does_not_lead_to_the_file_is_not_used() -> None:
     assert len(delta.data) < len(again.data)
 
 
-def hostile_samples() -> Iterator[tuple[bytes, bytes, Delta]]:
-    """Small pairs that use every method."""
-    yield snapped(0.25)
-    for kind, old, new in (
-        (1, BASE, BASE * SCALE + NOISE),
-        (1, BASE, BASE + THIN + NOISE / 10),
-        (3, QUANTISED, QUANTISED + (NOISE > 2e-5)),
-        (1, BASE, np.where(NOISE > 0, np.float32(0), BASE)),
-    ):
-        small = tensor("s", kind, (40,), old.tobytes()[:160]), tensor("s", kind, (40,), new.tobytes()[:160])
-        files = [
-            model([tensor("w", kind, each.shape, each.tobytes()), extra])
-            for each, extra in zip((old, new.astype(old.dtype)), small, strict=True)
-        ]
-        yield files[0], files[1], encoding.encode(*files)
-
-
-def test_a_damaged_delta_ends_in_an_error_or_in_other_bytes_that_the_digest_tells() -> None:
-    ends: Counter[str] = Counter()
-    for number, (old, new, delta) in enumerate(hostile_samples()):
-        for seed in range(300):
-            damaged = mutated(delta.data, seed * 7 + number)
-            try:
-                found = rebuilt(old, damaged, new)
-            except DeltaError:
-                ends["refused"] += 1
-                continue
-            assert len(found) == len(new)
-            ends["same" if found == new else "other"] += 1
-    assert ends["refused"] > 600
-    assert ends["same"] < 150  # a bit that a coder does not look at, or a change that changed nothing
-
-
 def test_a_delta_for_another_file_or_with_more_behind_it_is_refused() -> None:
-    old, new, delta = next(iter(hostile_samples()))
+    old, new, delta = snapped(0.25)
     for base, data, size in (
         (old + b"0", delta.data, len(new)),
         (old, delta.data, len(new) + 1),

@@ -49,7 +49,6 @@ def make(
     Raises:
         RuntimeError: our own reader does not come to `new` (a fault in this program, before anything is published).
     """
-    base = sha256(old)
     try:
         delta = encoding.encode(old, new, progress, grids)
     except encoding.TooDifferentError:
@@ -57,16 +56,22 @@ def make(
     if len(delta.data) > _WORTH * full_bytes:
         return None
     prove(delta.data, old, new)
+    return Made(*sealed(delta.data, old, new, content_key=content_key), delta)
+
+
+def sealed(stream: bytes, old: bytes, new: bytes, *, content_key: bytes) -> tuple[offer.Offer, dict[str, bytes]]:
+    """What is offered for the delta `stream`, and all that devices fetch for it, by name."""
+    base = sha256(old)
     chunks: dict[str, bytes] = {}
-    stream = _sealed(delta.data, offer.artifact(base), content_key, chunks)
+    artifact = _sealed(stream, offer.artifact(base), content_key, chunks)
     described = offer.Description(
-        base=base, base_bytes=len(old), result=sha256(new), result_bytes=len(new), stream=stream
+        base=base, base_bytes=len(old), result=sha256(new), result_bytes=len(new), stream=artifact
     ).to_bytes()
     chunks[sha256(described)] = described
     made = offer.Offer(
-        base=base, description=sha256(described), description_bytes=len(described), sealed_bytes=stream.sealed_bytes
+        base=base, description=sha256(described), description_bytes=len(described), sealed_bytes=artifact.sealed_bytes
     )
-    return Made(made, chunks, delta)
+    return made, chunks
 
 
 def prove(data: bytes, old: bytes, new: bytes) -> None:

@@ -15,7 +15,7 @@ half = "fp16" in sys.argv[3]
 if name == "hdiffpatch":
     import hdiffpatch
 
-    made = hdiffpatch.diff(old, new, hdiffpatch.ZStdConfig(level=19, window=24), validate=False)
+    made = hdiffpatch.diff(old, new, hdiffpatch.ZStdConfig(level=19, window=24), validate=False, big_cache_match=True)
 elif name == "zipnn":
     import zipnn
 
