@@ -226,7 +226,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         leadership=leadership,
         settings=FleetSettings(data_dir=tmp_path), database=database, clock=SystemClock(), hub=Hub(), pepper=pepper,
         doorman=Doorman(database, pepper, timedelta(minutes=30)), depot=unused, repository=unused, director=unused,
-        online_keys=unused, link=unused, announcer=unused, ingest=unused,
+        online_keys=unused, link=unused, announcer=unused, ingest=unused, courier=unused, peers=unused,
         patience=Patience(timedelta(seconds=60), now - timedelta(days=1)), enrolments=Buckets(rate=1, burst=60),
         sign_ins=Buckets(rate=1, burst=60), cut_off=lambda _: None, manager_url="http://fleet.campus:8420", mqtt_url="",
     )  # fmt: skip
