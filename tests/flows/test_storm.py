@@ -8,8 +8,8 @@ from tests.simulators.storm import Storm, mosquitto
 
 pytestmark = pytest.mark.flow
 
-#: What takes a quarter of a minute on a quiet machine; `make bench BENCH=ingest` tells a million (--quick: 50,000).
-RECORDS = 10_000
+#: About a minute on a quiet machine; `make bench BENCH=ingest` tells a million.
+RECORDS = 50_000
 
 
 async def test_nothing_is_lost_or_doubled_when_broker_and_manager_are_killed(tmp_path: Path) -> None:
