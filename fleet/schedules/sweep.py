@@ -46,13 +46,17 @@ class Sweep:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            try:
-                await self.finish()
-                if self._parts.settings.versioning.cleanup_old_versions:
-                    await self.sweep(system("cleanup"))
-            except (FlotillaError, OSError) as error:
-                logger.warning("cleanup waits for the next hour error=%s", error)
+            await self.tidy()
             await asyncio.sleep(EVERY_SECONDS)
+
+    async def tidy(self) -> None:
+        """What is due every hour. What cannot be done now waits for the next one."""
+        try:
+            await self.finish()
+            if self._parts.settings.versioning.cleanup_old_versions:
+                await self.sweep(system("cleanup"))
+        except (FlotillaError, OSError) as error:
+            logger.warning("cleanup waits for the next hour error=%s", error)
 
     async def plan(self) -> Sequence[Verdict]:
         """What a sweep would retire now, and why the others stay."""
