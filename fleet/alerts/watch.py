@@ -136,15 +136,20 @@ async def _served(tx: AsyncSession, since: datetime) -> Sequence[Served]:
 
 
 async def _memories(tx: AsyncSession, since: datetime) -> Sequence[Memory]:
-    """Of each device the newest window that says anything of memory."""
-    table = tables.Window
-    query = select(table.device_id, table.body["host"]).where(table.received_at >= since).order_by(table.end)
-    newest: dict[str, Memory] = {}
-    for device, host in (await tx.execute(query)).all():
-        used, total = ((host or {}).get(f"memory_{which}_bytes") for which in ("used", "total"))
-        if used is not None and total:
-            newest[device] = Memory(device, int(used), int(total))
-    return list(newest.values())
+    """Of each device the last window that came and says anything of memory; one row of each is read."""
+    table, device = tables.Window, tables.Device
+    host = (
+        select(table.body["host"])
+        .where(table.device_id == device.id, table.received_at >= since)
+        .where(table.body["host", "memory_total_bytes"].as_string().is_not(None))
+        .order_by(table.received_at.desc(), table.sequence.desc())
+        .limit(1)
+        .correlate(device)
+        .scalar_subquery()
+    )
+    found = (await tx.execute(select(device.id, host))).all()
+    told = [(name, said["memory_total_bytes"], said.get("memory_used_bytes")) for name, said in found if said]
+    return [Memory(name, int(used), int(total)) for name, total, used in told if used is not None and total]
 
 
 async def _progress(tx: AsyncSession) -> list[Progress]:

@@ -10,8 +10,11 @@ from fleet.alerts import expected
 from fleet.alerts.expected import Ending, Memory, Progress, Served
 from fleet.alerts.watch import AlertWatch
 from fleet.store import tables
+from fleet.store.database import Database
 from tests.fleet.alerts.conftest import T0, Make, World
+from tests.fleet.telemetry.conftest import either, postgres
 
+__all__ = ["either", "postgres"]  # fixtures
 DAY = timedelta(days=1)
 
 
@@ -141,6 +144,21 @@ async def test_memory_beyond_the_setting_raises_an_alert_that_ends_with_it(
     for _ in range(world.settings.alerts.clear_evaluations):
         await watch.look()
     assert await live(world) == dict.fromkeys(opened, "resolved")
+
+
+async def test_one_look_asks_the_same_of_both_databases(make: Make, either: str) -> None:
+    world = await make()
+    world.database = Database(either)
+    await world.database.open()
+    try:
+        await world.device("cam-1")
+        await add(world, remembering(1, 3600, T0 - timedelta(minutes=5)), remembering(2, None, T0))
+        watch = AlertWatch(world)
+        for _ in range(2):
+            await watch.look()
+        assert await live(world) == {"memory": "open"}
+    finally:
+        await world.database.close()
 
 
 async def test_without_anything_to_say_nothing_is_written(make: Make) -> None:
