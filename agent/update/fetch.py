@@ -153,8 +153,8 @@ class Fetcher:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._connections, len(wanted))):
                     group.create_task(self._drain(queue, progress, optional=optional), name=f"fetch-{number}")
-        except* (chunking.DamagedChunkError, OSError) as group_error:
-            raise group_error.exceptions[0] from None
+        except ExceptionGroup as failures:  # what `except*` raises is a group again in older Python 3.11
+            raise failures.exceptions[0] from None
 
     async def _drain(self, queue: Iterator[Chunk], progress: Callable[[int], None], *, optional: bool) -> None:
         for chunk in queue:

@@ -221,7 +221,7 @@ class Sources:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._connections, len(wanted))):
                     group.create_task(self._drain(sources, queue, left, progress), name=f"source-{number}")
-        except* OSError as failures:
+        except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return left
 
