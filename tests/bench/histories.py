@@ -18,7 +18,7 @@ from tests.simulators.killable_manager import KillableManager
 from tests.simulators.rollout_histories import History
 from tests.simulators.virtual_manager import StoredManager, Tell
 
-KILLED = (174, 185)
+KILLED = (13, 48)
 
 
 def main() -> int:

@@ -73,7 +73,7 @@ class KillableManager(StoredManager):
         for row in rows:
             if row.assigned and row.assignment > self.devices[row.id].seen:
                 said = json.loads(row.assigned)
-                self.told(row.id, Order(said["number"], said["rollout"], said["version"], said["later"]))
+                self.told(row.id, Order(**said))
 
     async def _start(self, kill_at: int) -> None:
         self.child = await asyncio.create_subprocess_exec(

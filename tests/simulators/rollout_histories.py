@@ -22,12 +22,15 @@ from fleet.rollouts.states import (
     Effect,
     Evidence,
     Limits,
+    Member,
     Ramp,
     Rollout,
     State,
     Strategy,
     Target,
 )
+from fleet.schedules.timing import ZONE_LABEL, Timetable, window_of
+from shared.windows import Hours, is_open
 from tests.simulators.virtual_device import TEMPERS, Order, VirtualDevice
 from tests.simulators.virtual_manager import MemoryManager, Tell, VirtualManager, at
 
@@ -35,6 +38,7 @@ DAY: Final = 86400.0
 TICK: Final = 120.0
 #: From then on nobody does anything by hand any more, and what waits for people is let go.
 EVENING: Final = 72000.0
+ZONES: Final = ("UTC", "Europe/Berlin", "America/St_Johns")
 STRATEGIES: Final[tuple[Strategy, ...]] = ("canary", "canary", "rolling", "blue-green", "all-at-once")
 
 
@@ -53,11 +57,12 @@ class History:
         self.manager = self.make(self._told)
         self.now = 0.0
         self._ticking = True
-        self._numbers: set[tuple[str, int]] = set()
+        self._told_orders: dict[tuple[str, int], Order] = {}
         self._done: set[str] = set()
-        self._working: set[str] = set()
+        self._working: dict[str, int] = {}  # device -> number of the effect that it is at
+        self._waiting: set[str] = set()  # of these: for their window
         self._heap: list[tuple[float, int, str, str]] = []
-        self._number = 0
+        self._number = self._effects = 0
         self.devices = {it.id: it for it in self._fleet()}
         self.rollouts = [self._rollout(number, site) for number, site in enumerate(("gate", "hall"))]
         self._orders: Counter[tuple[str, str, str, bool]] = Counter()
@@ -81,6 +86,8 @@ class History:
             chance=Random(f"{self.seed} {name}"),
             good="1.0.0" if self.chance.random() < 0.9 else None,
             bad_versions=bad if hardware == bad_class else frozenset(),
+            zone=self.chance.choice(ZONES),
+            waits_itself=self.chance.random() < 0.8,
         )
 
     def _rollout(self, number: int, site: str) -> tuple[Rollout, dict[str, int]]:
@@ -117,9 +124,26 @@ class History:
             manual=strategy in ("canary", "rolling") and chance.random() < 0.15,
             stage_ratio=0.7 if strategy == "blue-green" and chance.random() < 0.5 else 1.0,
             recalls_per_minute=chance.choice((1.0, 1000.0)),
+            # Who falls silent before its window is waited for through several of them: longer than this day.
+            window=self._timetable() if chance.random() < 0.3 and not self._silent else None,
         )
         order = waves.order(name, classes, classes_first=strategy == "canary")
         return rollout, waves.assign(order, made)
+
+    @property
+    def _last(self) -> float:
+        return DAY if all(rollout.window is None for rollout, _ in self.rollouts) else 3 * DAY
+
+    @property
+    def _silent(self) -> bool:
+        return any(device.temper == "silent" for device in self.devices.values())
+
+    def _timetable(self) -> Timetable:
+        """A few hours of the morning, so that what waits for them ends before the evening."""
+        start = self.chance.randint(0, 9 * 60)
+        end = start + self.chance.choice((20, 90, 240))
+        wall = [f"{minute // 60:02}:{minute % 60:02}" for minute in (start, end)]
+        return Timetable(Hours(start=wall[0], end=wall[1]), "UTC", self.chance.choice((0, 600)))
 
     @property
     def _limit(self) -> int:
@@ -128,7 +152,9 @@ class History:
     # --- the day -----------------------------------------------------------------------------------------------
 
     async def play(self) -> "History":
-        """From midnight until everything is over, at most to the next midnight."""
+        """From midnight until everything is over, at most to the next midnight; with windows two days more, for who
+        was told after its window waits for that of tomorrow.
+        """
         self.rollouts = [(rollout, wave_of) for rollout, wave_of in self.rollouts if wave_of]
         await self.manager.open(self.rollouts, list(self.devices.values()))
         self._people()
@@ -136,7 +162,7 @@ class History:
         self._push(0.0, "tick")
         while self._heap:
             self.now, _, kind, subject = heapq.heappop(self._heap)
-            if self.now > DAY:
+            if self.now > self._last:
                 break
             await self._happens(kind, subject)
             await self.manager.advance(self.now)
@@ -176,9 +202,15 @@ class History:
                 self._ticking = not await self._over()
                 if self._ticking:
                     self._push(self.now + TICK, "tick")
+                for name in sorted(self._waiting):  # alive, though it has no news for hours
+                    await self._speak(self.devices[name])
             case "work":
-                device = self.devices[subject]
-                self._working.discard(subject)
+                name, turn = subject.split()
+                if self._working.get(name) != int(turn):
+                    return  # it was called to something else meanwhile
+                device = self.devices[name]
+                del self._working[name]
+                self._check_window(device)
                 device.step()
                 await self._speak(device)
                 self._work(device)
@@ -236,9 +268,9 @@ class History:
     # --- the network -------------------------------------------------------------------------------------------
 
     def _told(self, name: str, order: Order) -> None:
-        if (name, order.number) in self._numbers:
+        if (name, order.number) in self._told_orders:
             return  # said again, as after a restart of the manager: it is on its way already
-        self._numbers.add((name, order.number))
+        self._told_orders[name, order.number] = order
         self._note(f"{name} told {order.version}{' for later' if order.later else ''} by {order.rollout}")
         self._orders[name, order.rollout, order.version, order.later] += 1
         device = self.devices[name]
@@ -246,24 +278,28 @@ class History:
             return  # for ever
         times = 2 if device.temper == "repeating" else 1
         for _ in range(times):
-            subject = f"{name} {order.number} {order.rollout} {order.version} {int(order.later)}"
-            self._push(self.now + device.chance.uniform(0, 3), "deliver", subject)
+            self._push(self.now + device.chance.uniform(0, 3), "deliver", f"{name} {order.number}")
 
     async def _deliver(self, subject: str) -> None:
-        name, number, rollout, version, later = subject.split()
+        name, number = subject.split()
         device = self.devices[name]
         if not device.online:
             if device.temper != "silent":
                 self._push(self.now + 60, "deliver", subject)
             return
-        if device.announce(Order(int(number), rollout, version, later == "1")):
+        if device.announce(self._told_orders[name, int(number)]):
             self._work(device)
         await self._speak(device)
 
     def _work(self, device: VirtualDevice) -> None:
-        if device.id not in self._working and (seconds := device.takes()) is not None:
-            self._working.add(device.id)  # one effect at a time
-            self._push(self.now + seconds, "work", device.id)
+        if device.id in self._working and device.id not in self._waiting:
+            return  # one effect at a time; who waits for a window looks anew
+        if (seconds := device.takes(at(self.now))) is not None:
+            self._effects += 1
+            self._working[device.id] = self._effects
+            shut = device.waits(at(self.now))
+            (self._waiting.add if shut else self._waiting.discard)(device.id)
+            self._push(self.now + seconds, "work", f"{device.id} {self._effects}")
 
     async def _speak(self, device: VirtualDevice) -> None:
         said = list(device.outbox) if device.online else []
@@ -301,10 +337,25 @@ class History:
         for device in self.devices.values():
             assert device.good is not None or device.beside is None, f"seed {self.seed}: {device.id} has no good slot"
 
+    def _check_window(self, device: VirtualDevice) -> None:
+        """What swaps now, swaps inside its window."""
+        window = device.swaps_in()
+        place = f"seed {self.seed} at {self.now}: {device.id}"
+        assert window is None or is_open(window, at(self.now)), f"{place} swaps outside of {window.text()}"
+
+    def _check_told(self, rollout: Rollout, member: Member) -> None:
+        """A device that cannot wait for a window by itself is told inside it."""
+        device = self.devices[member.device]
+        if rollout.window is None or device.waits_itself or member.told_at != at(self.now):
+            return
+        window = window_of(rollout.window, rollout.id, device.id, {ZONE_LABEL: device.zone})
+        assert is_open(window, at(self.now)), f"seed {self.seed} at {self.now}: {device.id} told outside of its window"
+
     def _check_one(self, rollout: Rollout, evidence: Evidence) -> None:
         place = f"seed {self.seed} at {self.now}: {rollout.id}"
         for member in evidence.members:
             assert not member.touched or member.wave <= rollout.wave, f"{place}: {member.device} before its wave"
+            self._check_told(rollout, member)
             assert not (member.told_at == at(self.now) and rollout.state is State.PAUSED), place
         sizes = tuple(wave.size for wave in rollout.waves)
         before = self._sizes.get(rollout.id, sizes)

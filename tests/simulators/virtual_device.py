@@ -5,12 +5,15 @@ effect takes and what comes of it is invented here, from the device's own temper
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from random import Random
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from agent.update import lifecycle
 from agent.update.lifecycle import Draft, Effect, Event, State, Update
+from shared.windows import Window, begin
 
 Temper = Literal["good", "slow", "silent", "flapping", "broken", "crashing", "lying", "repeating"]
 TEMPERS: Final[tuple[Temper, ...]] = (
@@ -24,6 +27,9 @@ TAKES: Final = {
     Effect.SWAP: (1, 5),
     Effect.WATCH: (30, 300),
 }
+#: What a swap and its probation may take; and what is not in this day.
+NEEDED: Final = timedelta(minutes=6)
+FAR: Final = 400 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Order:
     rollout: str
     version: str
     later: bool = False
+    window: Mapping[str, Any] | None = None  # as an assignment carries it
 
 
 @dataclass
@@ -47,6 +54,8 @@ class VirtualDevice:
     chance: Random
     good: str | None
     bad_versions: frozenset[str]  # do not survive their probation here
+    zone: str = "UTC"
+    waits_itself: bool = True  # its agent knows windows
     beside: str | None = None
     online: bool = True
     current: Update | None = None
@@ -71,10 +80,11 @@ class VirtualDevice:
             sealed_key="",
             rollout=order.rollout,
             later=order.later,
+            window=None if order.window is None else Window.model_validate(order.window),
         )
         return True
 
-    def takes(self) -> float | None:
+    def takes(self, now: datetime) -> float | None:
         """Seconds until the owed effect is done; None when there is nothing to do, or it waits to be told."""
         if self.current is None and self.waiting is None:
             return None
@@ -84,7 +94,27 @@ class VirtualDevice:
             return None
         least, most = TAKES.get(lifecycle.OWES[update.state], (0, 1))
         factor = 40 if self.temper == "slow" and self.chance.random() < 0.3 else 1
-        return self.chance.uniform(least, most) * factor
+        seconds = self.chance.uniform(least, most) * factor
+        return max(seconds, self._shut(update, now))
+
+    def waits(self, now: datetime) -> bool:
+        """True while only its window keeps it from a swap."""
+        update = self.current
+        return update is not None and self._shut(update, now) > 0
+
+    def swaps_in(self) -> Window | None:
+        """The window of what it swaps in with its next step; None when it swaps nothing, or may at any time."""
+        update = self.current
+        if update is None or lifecycle.OWES.get(update.state) is not Effect.SWAP or self._pushed_aside():
+            return None
+        return None if lifecycle.holds_back(update) else update.window
+
+    def _shut(self, update: Update, now: datetime) -> float:
+        """Seconds until its window opens. Only a swap waits for it, and none that is pushed aside."""
+        if update.window is None or lifecycle.OWES.get(update.state) is not Effect.SWAP or self._pushed_aside():
+            return 0.0
+        opens = begin(update.window, now, needed=NEEDED)
+        return FAR if opens is None else (opens - now).total_seconds()
 
     def step(self) -> None:
         """The owed effect is done: the next state, durable before it is told."""
@@ -109,7 +139,8 @@ class VirtualDevice:
         assert update is not None
         if waiting is not None and update.state not in lifecycle.LEAVING and waiting.manifest == update.manifest:
             self.waiting = None
-            self.current = replace(update, assignment=waiting.assignment, rollout=waiting.rollout, later=waiting.later)
+            newer = {"assignment": waiting.assignment, "rollout": waiting.rollout, "window": waiting.window}
+            self.current = replace(update, later=waiting.later, **newer)
         assert self.current is not None
         return self.current
 

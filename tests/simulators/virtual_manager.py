@@ -24,12 +24,14 @@ from fleet.rollouts.states import (
     State,
 )
 from fleet.rollouts.targeting import joined
+from fleet.schedules import timing
 from fleet.schedules.precedence import rank
 from fleet.settings import FleetSettings
 from fleet.store import tables
 from fleet.store.database import Database
 from fleet.telemetry import heard
 from shared.messages import UpdateReport
+from shared.windows import Window
 from tests.simulators.virtual_device import Order, VirtualDevice
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,6 +67,7 @@ class MemoryManager:
         self._assigned: dict[str, int] = {}
         self._by: dict[tuple[str, str], int] = {}
         self._joined_at: float | None = None
+        self._now = 0.0
 
     async def open(
         self, rollouts: Sequence[tuple[Rollout, Mapping[str, int]]], devices: Sequence[VirtualDevice]
@@ -111,11 +114,13 @@ class MemoryManager:
         return [it.id for it in sorted(live, key=lambda it: (-rank(it.priority), it.id))]
 
     async def change(self, rollout: str, decide: changing.Change, now: float) -> None:
+        self._now = now
         evidence = self._evidence(rollout)
         step = decide(self._rollouts[rollout], evidence, at(now))
         self._rollouts[rollout] = step.rollout
         after = engine.apply(evidence, step.actions, at(now))
-        self._members[rollout] = {member.device: member for member in after.members}
+        after_all = (replace(member, held=None, closed=timedelta(0)) for member in after.members)
+        self._members[rollout] = {member.device: member for member in after_all}
         for action in step.actions:
             self._pay(step.rollout, action, now)
 
@@ -134,7 +139,26 @@ class MemoryManager:
         self._assigned[name] = self._assigned.get(name, 0) + 1
         self._by[rollout.id, name] = self._assigned[name]
         later = isinstance(action, engine.Announce) and action.stage
-        self._told(name, Order(self._assigned[name], rollout.id, version, later))
+        window = None
+        if rollout.window is not None and not isinstance(action, engine.Recall) and self._known[name].waits_itself:
+            window = self._window(rollout, name).model_dump(mode="json")
+        self._told(name, Order(self._assigned[name], rollout.id, version, later, window))
+
+    def _window(self, rollout: Rollout, name: str) -> Window:
+        if rollout.window is None:
+            raise ValueError(f"{rollout.id} has no window")
+        return timing.window_of(rollout.window, rollout.id, name, {timing.ZONE_LABEL: self._known[name].zone})
+
+    def _placed(self, rollout: Rollout, member: Member, now: float) -> Member:
+        """What `fleet.schedules.turns` does."""
+        waits = self._known[member.device].waits_itself
+        if rollout.window is None or member.ended or (waits and not member.touched):
+            return member
+        turn = timing.turn(
+            self._window(rollout, member.device),
+            waits_itself=waits, online=member.online, told_at=member.told_at, now=at(now),
+        )  # fmt: skip
+        return replace(member, held=None if member.touched else turn.held, closed=turn.closed)
 
     def _evidence(self, rollout: str) -> Evidence:
         elsewhere = sum(
@@ -143,7 +167,9 @@ class MemoryManager:
             for member in self._members[key].values()
             if key != rollout and other.state not in TERMINAL
         )
-        return Evidence(tuple(self._members[rollout].values()), elsewhere=elsewhere)
+        found = self._rollouts[rollout]
+        members = tuple(self._placed(found, member, self._now) for member in self._members[rollout].values())
+        return Evidence(members, elsewhere=elsewhere)
 
     def _join(self, now: float) -> None:
         if self._joined_at is not None and now - self._joined_at < JOIN_SECONDS:
@@ -212,8 +238,9 @@ class _Director:
     """Says what a signed assignment would say."""
 
     def assign(self, *, device: str, version: int, release: tables.Release, order: Any, **_: Any) -> str:
-        said = {"device": device, "number": version, "version": release.version}
-        return json.dumps(said | {"rollout": order.rollout, "later": order.later})
+        window = order.terms.window
+        said = {"number": version, "rollout": order.rollout, "version": release.version, "later": order.later}
+        return json.dumps(said | {"window": None if window is None else window.model_dump(mode="json")})
 
 
 @dataclass
@@ -239,7 +266,7 @@ class StoredManager:
         async with self.database.read() as tx:
             row = await tx.get_one(tables.Device, device_id)
             said = json.loads(row.assigned or "{}")
-        self.told(device_id, Order(said["number"], said["rollout"], said["version"], said["later"]))
+        self.told(device_id, Order(**said))
 
     async def open(
         self, rollouts: Sequence[tuple[Rollout, Mapping[str, int]]], devices: Sequence[VirtualDevice]
@@ -306,9 +333,9 @@ def _release(version: str, counter: int) -> tables.Release:
 
 def _device(it: VirtualDevice, now: datetime) -> tables.Device:
     return tables.Device(
-        id=it.id, name=it.id, site=it.site, hardware=it.hardware, labels={}, sign_key=b"", box_key=b"",
-        api_key_hash="", enrolled_at=T0, slots=[], serving={"digits": it.serving} if it.serving else {},
-        online=it.online, seen_at=now, lifecycle="active",
+        id=it.id, name=it.id, site=it.site, hardware=it.hardware, labels={"timezone": it.zone}, sign_key=b"",
+        box_key=b"", api_key_hash="", enrolled_at=T0, slots=[], serving={"digits": it.serving} if it.serving else {},
+        online=it.online, seen_at=now, lifecycle="active", features=["windows"] if it.waits_itself else [],
     )  # fmt: skip
 
 
