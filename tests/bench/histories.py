@@ -18,7 +18,7 @@ from tests.simulators.killable_manager import KillableManager
 from tests.simulators.rollout_histories import History
 from tests.simulators.virtual_manager import StoredManager, Tell
 
-KILLED = (13, 48)
+KILLED = (127, 242)
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from tests.simulators.rollout_histories import History
 from tests.simulators.virtual_manager import StoredManager, Tell
 
 SEEDS: Final = 500
-#: Batches in a window, taken back, beside a blue-green rollout that ends well.
-SHORT: Final = 13
+#: Batches beside a canary in a window; both are taken back.
+SHORT: Final = 242
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 50))
@@ -24,7 +24,7 @@ async def test_every_promise_holds_at_every_step_of_every_day(first: int) -> Non
         assert history.ends or not history.rollouts
 
 
-@pytest.mark.parametrize("seed", [SHORT, 48])
+@pytest.mark.parametrize("seed", [SHORT, 13])
 async def test_the_same_seed_is_the_same_day_also_over_the_real_store(seed: int) -> None:
     in_memory = await History(seed).play()
 
