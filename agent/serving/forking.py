@@ -92,11 +92,9 @@ class Forks:
         found = self._exits.get(pid)
         if found is None:
             return "lost"
-        try:
-            async with asyncio.timeout(_EXIT_SECONDS):  # wait_for of Python 3.11 may swallow that we are cancelled
-                return await asyncio.shield(found)
-        except TimeoutError:
-            return "lost"
+        # Whoever asks may be cancelled already: then limits of older Python 3.11 end in that instead of a TimeoutError.
+        done, _ = await asyncio.wait([found], timeout=_EXIT_SECONDS)
+        return found.result() if done else "lost"
 
     def _heard(self, message: bytes) -> None:
         news = json.loads(message)
