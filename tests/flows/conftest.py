@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.demo.household import MANAGER_SETTINGS, Household
-from fleet.demo.operator import Operator
-from tests.simulators.fleet import Fleet
+from tests.simulators.fleet import Fleet, running
 
 
 @pytest.fixture
@@ -34,17 +32,5 @@ def mosquitto(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def fleet(tmp_path: Path, mosquitto: int) -> Iterator[Fleet]:
-    folder = tmp_path / "fleet-under-test"
-    folder.mkdir()
-    household = Household(folder, settings={**MANAGER_SETTINGS, "mqtt": {"url": f"mqtt://127.0.0.1:{mosquitto}"}})
-    try:
-        url, token = household.start_manager()
-        operator = Operator(url=url, token=token, keys=folder / "keys", show=lambda _: None)
-        operator.asks("init")
-        fleet = Fleet(household, operator, url, token, mosquitto)
-        try:
-            yield fleet
-        finally:
-            fleet.stop()
-    finally:
-        household.stop()
+    with running(tmp_path / "fleet-under-test", mosquitto) as fleet:
+        yield fleet

@@ -12,9 +12,8 @@ from typing import Any
 import httpx2
 import yaml
 
-from fleet.demo.household import AGENT_SETTINGS, MANAGER_SETTINGS, Household
-from fleet.demo.operator import Operator
-from tests.simulators.fleet import Fleet
+from fleet.demo.household import AGENT_SETTINGS
+from tests.simulators.fleet import Fleet, running
 
 SITE = "hall"
 SHARES = {"share": "on", "address": "127.0.0.1", "port": 0}
@@ -24,20 +23,9 @@ BROKER_ONLY = {"mqtt_chunks": "on", "mqtt_after_seconds": 0.5}
 @contextmanager
 def every_way(folder: Path, broker_port: int) -> Iterator[Fleet]:
     """A manager whose site shares, and who sends chunks through the broker at `broker_port`."""
-    folder.mkdir()
     mqtt = {"url": f"mqtt://127.0.0.1:{broker_port}", "chunks": "on", "chunk_bytes_per_second": 10_000_000}
-    household = Household(folder, settings={**MANAGER_SETTINGS, "mqtt": mqtt, "peers": {"sites": [SITE]}})
-    try:
-        url, token = household.start_manager()
-        operator = Operator(url=url, token=token, keys=folder / "keys", show=lambda _: None)
-        operator.asks("init")
-        fleet = Fleet(household, operator, url, token, broker_port)
-        try:
-            yield fleet
-        finally:
-            fleet.stop()
-    finally:
-        household.stop()
+    with running(folder, broker_port, mqtt=mqtt, peers={"sites": [SITE]}) as fleet:
+        yield fleet
 
 
 def start(fleet: Fleet, device: str, manager_url: str, **settings: Any) -> None:

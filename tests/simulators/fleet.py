@@ -1,7 +1,8 @@
 """A whole fleet under test: a manager and agents as real processes, cameras, and an operator."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fleet.demo import training
-from fleet.demo.household import Household
+from fleet.demo.household import MANAGER_SETTINGS, Household
 from fleet.demo.operator import Operator
 from fleet.demo.traffic import Camera
 from fleet.demo.training import Digits, Pictures
@@ -99,3 +100,23 @@ class Fleet:
         for camera in self.cameras:
             camera.stop()
         self.household.stop()
+
+
+@contextmanager
+def running(folder: Path, broker_port: int, **settings: Any) -> Iterator[Fleet]:
+    """A manager on the broker at `broker_port`, with its keys made; everything ends with the block."""
+    folder.mkdir()
+    household = Household(
+        folder, settings={**MANAGER_SETTINGS, "mqtt": {"url": f"mqtt://127.0.0.1:{broker_port}"}, **settings}
+    )
+    try:
+        url, token = household.start_manager()
+        operator = Operator(url=url, token=token, keys=folder / "keys", show=lambda _: None)
+        operator.asks("init")
+        fleet = Fleet(household, operator, url, token, broker_port)
+        try:
+            yield fleet
+        finally:
+            fleet.stop()
+    finally:
+        household.stop()
