@@ -1,4 +1,5 @@
-"""A full release out of stored, encrypted chunks: time and memory of the install, beside `age -d | zstd -d` and a copy.
+"""A full release out of stored, encrypted chunks: time and memory of the install, and what it costs inference; beside
+`age -d | zstd -d` and a copy.
 
 python -m tests.bench.install [--quick] [--json]
 
@@ -8,6 +9,8 @@ agent's own step: it checks name and tag of every chunk, unpacks, writes, compar
 Processor time is user and system of the process with its threads, or of all processes of the pipe. Rounds take turns.
 In the race all ways run before other programs where the machine grants it (SCHED_RR), so that what else it does, if
 anything, is not what is measured; otherwise each is as nice as an agent's install (`update.install_nice`).
+Memory is the peak of installs that go on for as long for each size: in the first moments not every desk had every
+kind of chunk. Latency is beside installs one after the other, ours and the pipe's in turn, both as nice.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +51,7 @@ SIZES: Final = (20, 200, 2000)  # megabytes, for memory
 GROWTH_MB: Final = 4.0  # of the peak, from the smallest to the largest
 P99_GOAL: Final = 1.25  # p99 beside an install against without: what a swap may cost (tests.bench.swap)
 WINDOW_SECONDS: Final = 2.0
+MEMORY_SECONDS: Final = 6.0
 EFFORT: Final = Effort(UpdateSettings().install_threads, UpdateSettings().install_nice)
 _TENSOR_BYTES: Final = 8_000_000
 _KEY: Final = bytes(range(32))
@@ -65,10 +70,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="flotilla-bench-") as name:
         folder = Path(name)
         stored = {size: made(folder / str(size), size) for size in sizes}
-        results = race(stored[MEGABYTES], 3 if asked.quick else 15)
+        piped = prepare(stored[MEGABYTES])
+        results = race(stored[MEGABYTES], 3 if asked.quick else 15, piped=piped)
         results += [] if asked.race else memory(stored)
         for realtime in () if asked.race else ("auto", "off"):
-            results += beside(stored[MEGABYTES], folder / realtime, 3 if asked.quick else 8, realtime)
+            rounds = 3 if asked.quick else 8
+            results += beside(stored[MEGABYTES], folder / realtime, rounds, realtime, piped=piped)
     return tell("install", results, as_json=asked.json)
 
 
@@ -159,9 +166,9 @@ def _peak_bytes() -> int:
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
-def installed(folder: Path) -> dict[str, float]:
-    """What one install took; the slot is empty again."""
-    done = subprocess.run(_command(folder, 0.0), check=True, capture_output=True, text=True, cwd=_ROOT)
+def installed(folder: Path, seconds: float = 0.0) -> dict[str, float]:
+    """What one install took, or all of so many seconds; the slot is empty again."""
+    done = subprocess.run(_command(folder, seconds), check=True, capture_output=True, text=True, cwd=_ROOT)
     found: dict[str, float] = json.loads(done.stdout)
     disk = SlotDisk(folder)
     if not _same(disk.file("weights", "a", "model"), folder / "model.onnx"):
@@ -181,14 +188,11 @@ def _same(one: Path, other: Path) -> bool:
 # The race
 
 
-def race(folder: Path, rounds: int) -> list[Result]:
+def race(folder: Path, rounds: int, *, piped: bool) -> list[Result]:
     """Medians of wall and processor time of all ways, in turn."""
     ways: dict[str, Callable[[], tuple[float, float]]] = {"ours": lambda: _ours(folder), "cp": lambda: _copy(folder)}
-    if shutil.which("age") and shutil.which("zstd"):
-        prepare(folder)
-        ways["age | zstd"] = lambda: _piped(folder)
-    else:
-        print("age | zstd is left out: install the Debian packages age and zstd", file=sys.stderr)
+    if piped:
+        ways["age | zstd"] = lambda: _timed(folder, _pipe(folder))
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
@@ -218,13 +222,17 @@ def first() -> Iterator[None]:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
-def prepare(folder: Path) -> None:
-    """The same file for the peer: zstd at our level, then age for one recipient."""
+def prepare(folder: Path) -> bool:
+    """The same file for the peer: zstd at our level, then age for one recipient. False where it is not installed."""
+    if not (shutil.which("age") and shutil.which("zstd")):
+        print("age | zstd is left out: install the Debian packages age and zstd", file=sys.stderr)
+        return False
     key = folder / "age.key"
     subprocess.run(["age-keygen", "-o", str(key)], check=True, capture_output=True)
     to = next(line.split()[-1] for line in key.read_text().splitlines() if "public key" in line)
     pack = f"zstd -q -6 -c '{folder}/model.onnx' | age -r {to} -o '{folder}/model.age'"
     subprocess.run(["sh", "-c", pack], check=True)
+    return True
 
 
 def _ours(folder: Path) -> tuple[float, float]:
@@ -232,9 +240,9 @@ def _ours(folder: Path) -> tuple[float, float]:
     return found["wall"], found["cpu"]
 
 
-def _piped(folder: Path) -> tuple[float, float]:
-    opened = f"age -d -i '{folder}/age.key' '{folder}/model.age' | zstd -q -d -o '{folder}/out'"
-    return _timed(folder, f"{opened} && sync '{folder}/out'")
+def _pipe(folder: Path) -> str:
+    opened = f"age -d -i '{folder}/age.key' '{folder}/model.age' | zstd -q -d -f -o '{folder}/out'"
+    return f"{opened} && sync '{folder}/out'"
 
 
 def _copy(folder: Path) -> tuple[float, float]:
@@ -264,7 +272,7 @@ def memory(stored: Mapping[int, Path]) -> list[Result]:
     """Peak of the installing process, and what of it the install added."""
     rows, added = [], []
     for size, folder in stored.items():
-        found = installed(folder)
+        found = installed(folder, MEMORY_SECONDS)
         added.append((found["peak"] - found["before"]) / 1e6)
         peers = {"before it": round(found["before"] / 1e6, 1)}
         rows.append(Result(f"{size} MB: peak memory of the process", round(found["peak"] / 1e6, 1), "MB", peer=peers))
@@ -276,23 +284,31 @@ def memory(stored: Mapping[int, Path]) -> list[Result]:
 # Inference beside it
 
 
-def beside(folder: Path, work: Path, rounds: int, realtime: str) -> list[Result]:
+def beside(folder: Path, work: Path, rounds: int, realtime: str, *, piped: bool) -> list[Result]:
     """Latencies of a small model at 200 requests a second, with installs one after the other, and without."""
     work.mkdir()
+    ways: dict[str, Callable[[], Window]] = {"without": _quiet, "with": lambda: _busy(folder)}
+    if piped:
+        ways["age | zstd"] = lambda: _busy_pipe(folder)
     with Device(work / "device", realtime=realtime) as device:
         device.load(models.digits(work))
         with asking(device.tcp, work) as client:
             time.sleep(WINDOW_SECONDS)
-            pairs = [(_quiet(), _busy(folder)) for _ in range(rounds)]
+            turns = [{name: way() for name, way in ways.items()} for _ in range(rounds)]
             seen = client.stop()
     rows = []
     for percent in (50, 99):
-        without, with_it = ([1e3 * during(seen, pair[side], percent) for pair in pairs] for side in (0, 1))
-        ratio = median([now / before for now, before in zip(with_it, without, strict=True)])
-        peers = {"without": median(without), "with": median(with_it)}
+        taken = {name: [1e3 * during(seen, turn[name], percent) for turn in turns] for name in ways}
+        ratios = {name: _ratio(taken[name], taken["without"]) for name in ways}
+        peers = {f"{name} ms": median(each) for name, each in taken.items()}
+        peers |= {f"{name} x": ratios[name] for name in ways if name == "age | zstd"}
         what = f"inference, realtime {realtime}: p{percent} with / without an install"
-        rows.append(Result(what, ratio, "x", P99_GOAL if percent == 99 else None, peers))
+        rows.append(Result(what, ratios["with"], "x", P99_GOAL if percent == 99 else None, peers))
     return [*rows, Result(f"  failed requests of {len(seen.statuses)}", seen.failed, "", 0)]
+
+
+def _ratio(now: Sequence[float], before: Sequence[float]) -> float:
+    return median([one / other for one, other in zip(now, before, strict=True)])
 
 
 def _quiet() -> Window:
@@ -309,6 +325,23 @@ def _busy(folder: Path) -> Window:
     end = time.monotonic()
     SlotDisk(folder).clear("weights", "a")
     return Window("with", end - found["wall"], end)
+
+
+def _busy_pipe(folder: Path) -> Window:
+    begin = time.monotonic()
+    command = f"while :; do {_pipe(folder)}; done"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        _ended(["nice", "-n", str(EFFORT.nice), "sh", "-c", command], WINDOW_SECONDS)
+    return Window("age | zstd", begin, time.monotonic())
+
+
+def _ended(command: Sequence[str], seconds: float) -> None:
+    """Run so long, then end all its processes."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            process.wait(seconds)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
