@@ -291,7 +291,7 @@ class Driver:
             outcome.update,
             outcome.event,
             reason=reasons.CANCELLED if superseded else outcome.reason,
-            detail="a newer assignment arrived" if superseded else outcome.detail,
+            detail=lifecycle.why_aside(update, self._journal.update("next")) if superseded else outcome.detail,
         )
         self._journal.save(moved)
         self._checkpoint(f"saved:{moved.state}")
@@ -300,7 +300,9 @@ class Driver:
         return moved
 
     async def _outcome(self, update: Update) -> Outcome:
-        """What the owed effect came to, unless a newer assignment pushes the update aside."""
+        """What the owed effect came to, unless it was called off or a newer assignment pushes the update aside."""
+        if update.called_off:
+            return Outcome(Event.SUPERSEDED, update)
         if lifecycle.OWES[update.state] not in _LEFT_AT_ONCE:
             aside = update.state is not lifecycle.State.PROVEN and self._superseded(update)
             return Outcome(Event.SUPERSEDED, update) if aside else await self._performed(update)
@@ -364,9 +366,7 @@ class Driver:
 
     def _superseded(self, update: Update) -> bool:
         waiting = self._journal.update("next")
-        if waiting is None or not lifecycle.may_supersede(update, waiting.model):
-            return False
-        return waiting.manifest != update.manifest
+        return waiting is not None and lifecycle.may_supersede(update, waiting)
 
     async def _until_superseded(self, update: Update) -> None:
         while not self._superseded(update):
@@ -376,7 +376,7 @@ class Driver:
     def _adopted(self, update: Update) -> Update:
         """A newer assignment of the same release lets the update go on under its number."""
         waiting = self._journal.update("next")
-        if waiting is None or update.state in lifecycle.LEAVING or waiting.manifest != update.manifest:
+        if waiting is None or not lifecycle.may_adopt(update, waiting):
             return update
         return self._journal.adopt(update, waiting)
 

@@ -176,6 +176,7 @@ class Update:
     rollout: str | None = None
     force: bool = False  # try it although it is known to be bad
     later: bool = False  # have it ready, and do not swap before another assignment of it says so
+    called_off: bool = False  # do not begin it; what of it is under way and does not serve yet is given up
     state: State = State.VERIFIED
     reason: str | None = None
     detail: str | None = None
@@ -253,11 +254,32 @@ def holds_back(update: Update) -> bool:
     return update.later and update.state in (State.SELF_TESTED, State.SHADOWED)
 
 
-def may_supersede(update: Update, model: str) -> bool:
-    """True when a newer assignment, for `model`, shall push `update` aside now."""
+def may_supersede(update: Update, newer: Update) -> bool:
+    """True when `newer` shall push `update` aside now. Another assignment of the same release is no reason, unless it
+    calls off what does not serve yet.
+    """
+    if newer.manifest == update.manifest and not calls_off(update, newer):
+        return False
     if update.state in SWAPPED_IN:
-        return update.model == model
+        return update.model == newer.model
     return update.state in INTERRUPTIBLE
+
+
+def may_adopt(update: Update, newer: Update) -> bool:
+    """True when `update` shall go on under the terms of `newer`, which is of the same release."""
+    open_to_it = update.state not in LEAVING and not update.called_off and not calls_off(update, newer)
+    return newer.manifest == update.manifest and open_to_it
+
+
+def calls_off(update: Update, newer: Update) -> bool:
+    """True when `newer` ends `update`: they are of one release, and it does not serve yet."""
+    return newer.called_off and newer.manifest == update.manifest and update.state not in SWAPPED_IN
+
+
+def why_aside(update: Update, newer: Update | None) -> str:
+    """For people: why `update` was superseded; `newer` is what waits."""
+    off = update.called_off or (newer is not None and calls_off(update, newer))
+    return "the manager called it off" if off else "a newer assignment arrived"
 
 
 def draft(update: Update, *, took_ms: float | None = None) -> Draft | None:

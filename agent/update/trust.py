@@ -74,7 +74,7 @@ class Orders(BaseModel):
     rollout: str | None = None
     sealed_key: str
     force: bool = False
-    activate: Literal["now", "later"] = "now"
+    activate: Literal["now", "later", "never"] = "now"
     window: Window | None = None
     keep_versions: PositiveInt | None = None
     shadow: Json[Terms] | None = None  # as text: signed documents hold no fractions
@@ -348,6 +348,7 @@ def _update(version: int, orders: Orders) -> Update:
         rollout=orders.rollout,
         force=orders.force,
         later=orders.activate == "later",
+        called_off=orders.activate == "never",
         window=orders.window,
         keep_versions=orders.keep_versions,
         shadow=orders.shadow,

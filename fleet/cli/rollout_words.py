@@ -132,7 +132,7 @@ def _afterwards(found: Document) -> Iterator[str]:
         if found["previous"]:
             yield f"the version before: {', '.join(found['previous'])}"
         if found["without_previous"]:
-            yield f"{devices(found['without_previous'])} without a version to go back to keep what they have"
+            yield f"{devices(found['without_previous'])} without a version to go back to: who serves it then, keeps it"
 
 
 def _when(found: Document) -> Iterator[str]:

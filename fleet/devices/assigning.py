@@ -8,7 +8,7 @@ I/O: none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fleet.devices.terms import AT_ONCE, Terms
 from shared.errors import RefusedError
@@ -33,12 +33,17 @@ class NoOtherSlotError(RefusedError):
     default_remedy = "start a rollout of the version that you want: flotilla rollout start MODEL VERSION --target ID"
 
 
+#: later: have it ready, and wait for another assignment of it before the swap; never: give it up where it does not
+#: serve yet.
+Activate = Literal["now", "later", "never"]
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """How a release is ordered, beside which one."""
 
     rollout: str = BY_HAND
-    later: bool = False  # have it ready, and wait for another assignment of it before the swap
+    activate: Activate = "now"
     force: bool = False  # try it although it is known to be bad on the device
     terms: Terms = AT_ONCE
     expires: datetime | None = None  # None: in 30 days

@@ -57,7 +57,7 @@ class Director:
             "manifest": release.manifest_digest,
             "rollout": order.rollout,
             "sealed_key": self._keys.reseal(release.escrow_key, box_key),
-            **({"activate": "later"} if order.later else {}),
+            **({"activate": order.activate} if order.activate != "now" else {}),
             **({"force": True} if order.force else {}),
             **order.terms.custom(),
         }

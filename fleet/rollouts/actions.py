@@ -45,6 +45,13 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class CallOff:
+    """Tell the device, which has no version to go back to, to give the release up before it serves."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The device's way ends here, as `state`, for `reason`. Nothing is sent."""
 
@@ -54,7 +61,7 @@ class Close:
     detail: str
 
 
-Action: TypeAlias = Announce | Switch | Recall | Close
+Action: TypeAlias = Announce | Switch | Recall | CallOff | Close
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ def applied(member: Member, action: Action, now: datetime) -> Member:
             return replace(member, told_at=now, switched_at=None if stage else now, owed=True, since=now)
         case Switch():
             return replace(member, switched_at=now, owed=True, since=now)
-        case Recall():
+        case Recall() | CallOff():
             kept = replace(
                 member,
                 outcome=member.state,

@@ -88,10 +88,12 @@ async def _owe(tx: AsyncSession, rollout: Rollout, action: engine.Action, now: d
             row.switched_at = now
             debt.kind, debt.version = "switch", rollout.version
             tx.add(debt)
-        case engine.Recall(version=version):
+        case engine.Recall() | engine.CallOff():
             row.outcome, row.outcome_reason, row.outcome_detail = row.state, row.reason, row.detail
             row.state, row.reason, row.detail, row.recalled_at = QUEUED, None, None, now
-            debt.kind, debt.version = "recall", version
+            debt.kind, debt.version = "call-off", rollout.version
+            if isinstance(action, engine.Recall):
+                debt.kind, debt.version = "recall", action.version
             tx.add(debt)
         case engine.Close(state=state, reason=reason, detail=detail):
             row.state, row.reason, row.detail = state, reason, detail

@@ -8,7 +8,7 @@ I/O: tasks.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,6 +35,9 @@ IDLE_SECONDS: Final = 1.0
 REST_SECONDS: Final = 0.1
 #: Devices that came into a target are looked for this often.
 JOIN_SECONDS: Final = 10.0
+#: Kinds of debts of the way back.
+_BACK: Final = frozenset({"recall", "call-off"})
+_ACTIVATE: Final[Mapping[str, assigning.Activate]] = {"stage": "later", "call-off": "never"}
 
 
 class Parts(DriverParts, Protocol):
@@ -132,14 +135,14 @@ class RolloutDriver:
         release = await tx.get(tables.Release, (debt.model, debt.version))
         if device is None or deployment is None or release is None or device.lifecycle != "active":
             return False
-        if debt.kind != "recall" and deployment.recalled_at is not None:
+        if debt.kind not in _BACK and deployment.recalled_at is not None:
             return False
         if debt.kind in ("announce", "stage"):
             serving = device.serving.get(debt.model)
             deployment.previous = serving if serving != debt.version else deployment.previous
         order = assigning.Order(
             debt.rollout_id,
-            later=debt.kind == "stage",
+            activate=_ACTIVATE.get(debt.kind, "now"),
             force=await self._forced(tx, debt),
             terms=await turns.terms(tx, debt, device, self._parts.settings.versioning.max_versions_per_device),
         )
@@ -158,7 +161,7 @@ class RolloutDriver:
 
     async def _forced(self, tx: AsyncSession, debt: tables.OwedAction) -> bool:
         row = await store.get(tx, debt.rollout_id)
-        return debt.kind != "recall" and row is not None and saved.from_json(row.body).force
+        return debt.kind not in _BACK and row is not None and saved.from_json(row.body).force
 
     async def _announce(self, device: str) -> None:
         try:

@@ -17,6 +17,7 @@ from fleet.rollouts import shadowing
 from fleet.rollouts.actions import (
     Action,
     Announce,
+    CallOff,
     Close,
     Condemned,
     Note,
@@ -37,6 +38,7 @@ from shared.messages import Phase
 __all__ = [
     "Action",
     "Announce",
+    "CallOff",
     "Close",
     "Condemned",
     "Note",

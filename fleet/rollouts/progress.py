@@ -239,8 +239,8 @@ def shown(member: Member) -> tuple[str, str | None, str | None]:
     if member.state in ENDED and not member.owed and not member.back:
         return member.state, member.reason, member.detail
     why = member.outcome_reason or "E_ROLLOUT_STOPPED"
-    detail = member.outcome_detail or (f"back to {member.previous}" if member.previous else None)
-    return str(Phase.ROLLED_BACK if member.back else State.ROLLING_BACK), why, detail
+    went = f"back to {member.previous}" if member.previous else "called off before it served"
+    return str(Phase.ROLLED_BACK if member.back else State.ROLLING_BACK), why, member.outcome_detail or went
 
 
 def counts(members: Sequence[Member]) -> CountsView:

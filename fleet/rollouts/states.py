@@ -320,12 +320,13 @@ class Member:
 
     @property
     def back(self) -> bool:
-        """It was recalled and serves the version before."""
+        """It was recalled and serves the version before; nothing where there was none."""
         if self.recalled_at is None or not self.active:
             return self.recalled_at is not None
         if self.outcome in STAYED:
             return True
-        confirmed = self.state == Phase.COMMITTED or (self.state in ENDED and self.serving == self.previous)
+        went = self.state == Phase.COMMITTED and self.previous is not None
+        confirmed = went or (self.state in ENDED and self.serving == self.previous)
         return confirmed and not self.owed
 
 

@@ -5,8 +5,9 @@
     interrupt       under way, or staged: called back
     roll back       who has the release goes back to the version before, from the other slot where that holds it
 
-Called back is always the same thing: a new assignment of the version before (ADR 8). A device without one keeps
-what it has. The effects stay with the rollout: a device that finishes after the stop is dealt with then.
+Called back is always the same thing: a new assignment of the version before (ADR 8). A device without one is told
+to give up what does not serve yet, and keeps what does. The effects stay with the rollout: a device that finishes
+after the stop is dealt with then.
 
 I/O: none.
 """
@@ -22,6 +23,7 @@ from fleet.rollouts.actions import (
     E_SILENT,
     E_TIMEOUT,
     Action,
+    CallOff,
     Close,
     Note,
     Recall,
@@ -69,11 +71,18 @@ def abort(rollout: Rollout, evidence: Evidence, now: datetime, *, reason: str, e
 
 def _told(rollout: Rollout, members: Iterable[Member], never: int) -> str:
     due = [member for member in members if _due(rollout, member)]
-    if not due:
-        return f"Devices that have the release keep it; {never} were never told"
-    versions = ", ".join(sorted({member.previous or "" for member in due}))
-    go = "1 device goes" if len(due) == 1 else f"{len(due)} devices go"
-    return f"{go} back to {versions}; {'1 was' if never == 1 else f'{never} were'} never told"
+    back = [member for member in due if member.previous is not None]
+    versions = ", ".join(sorted({str(member.previous) for member in back}))
+    said = [f"{_many(len(back), 'device goes', 'devices go')} back to {versions}"] if back else []
+    if off := len(due) - len(back):
+        gives = _many(off, "device gives up what it", "devices give up what they")
+        said.append(f"{gives} had begun, with nothing before it")
+    said = said or ["Devices that have the release keep it"]
+    return "; ".join((*said, f"{_many(never, 'was', 'were')} never told"))
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def wind_down(rollout: Rollout, evidence: Evidence, now: datetime) -> Step:
@@ -102,15 +111,17 @@ def _touched(evidence: Evidence) -> Iterable[Member]:
 
 def _due(rollout: Rollout, member: Member) -> bool:
     """True when an effect of the stop calls this device back."""
-    if not member.touched or member.recalled_at is not None or member.previous is None:
+    if not member.touched or member.recalled_at is not None:
         return False
+    if member.previous is None and (member.ended or member.state == Phase.PROBATION):
+        return False  # it serves, or nothing does
     if member.ended:
         return Effect.ROLL_BACK in rollout.ending
     begun = Effect.CANCEL_QUEUED if member.state in _NOT_BEGUN else Effect.INTERRUPT
     return begun in rollout.ending
 
 
-def _recalls(rollout: Rollout, evidence: Evidence, now: datetime) -> tuple[tuple[Recall, ...], int]:
+def _recalls(rollout: Rollout, evidence: Evidence, now: datetime) -> tuple[tuple[Recall | CallOff, ...], int]:
     """Who is called back now, and how many have to wait for the rate."""
     due = [member for member in evidence.members if _due(rollout, member)]
     if not due:
@@ -118,8 +129,12 @@ def _recalls(rollout: Rollout, evidence: Evidence, now: datetime) -> tuple[tuple
     lately = sum(member.recalled_at is not None and member.recalled_at > now - _MINUTE for member in evidence.members)
     may = max(0, max(1, int(rollout.recalls_per_minute)) - lately)
     ordered = sorted(due, key=lambda member: _risk(evidence, member))
-    recalls = tuple(Recall(member.device, member.previous or "") for member in ordered[:may])
+    recalls = tuple(_recall(member) for member in ordered[:may])
     return recalls, len(due) - len(recalls)
+
+
+def _recall(member: Member) -> Recall | CallOff:
+    return CallOff(member.device) if member.previous is None else Recall(member.device, member.previous)
 
 
 def _risk(evidence: Evidence, member: Member) -> tuple[bool, int]:

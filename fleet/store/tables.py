@@ -153,7 +153,7 @@ class OwedAction(Base):
     __tablename__ = "owed_actions"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(16))  # announce, stage, switch, recall
+    kind: Mapped[str] = mapped_column(String(16))  # announce, stage, switch, recall, call-off
     device_id: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(64))
     version: Mapped[str] = mapped_column(String(64))

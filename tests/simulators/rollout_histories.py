@@ -65,7 +65,7 @@ class History:
         self._number = self._effects = 0
         self.devices = {it.id: it for it in self._fleet()}
         self.rollouts = [self._rollout(number, site) for number, site in enumerate(("gate", "hall"))]
-        self._orders: Counter[tuple[str, str, str, bool]] = Counter()
+        self._orders: Counter[tuple[str, str, str, str]] = Counter()
         self._sizes: dict[str, tuple[int, ...]] = {}
 
     # --- what the seed makes -----------------------------------------------------------------------------------
@@ -271,8 +271,9 @@ class History:
         if (name, order.number) in self._told_orders:
             return  # said again, as after a restart of the manager: it is on its way already
         self._told_orders[name, order.number] = order
-        self._note(f"{name} told {order.version}{' for later' if order.later else ''} by {order.rollout}")
-        self._orders[name, order.rollout, order.version, order.later] += 1
+        when = "" if order.activate == "now" else f" for {order.activate}"
+        self._note(f"{name} told {order.version}{when} by {order.rollout}")
+        self._orders[name, order.rollout, order.version, order.activate] += 1
         device = self.devices[name]
         if device.temper == "silent" and not device.online:
             return  # for ever
@@ -385,10 +386,12 @@ class History:
                 state, reason, detail = shown(member)
                 assert state in ENDED, f"seed {self.seed}: {rollout.id} leaves {member.device} {state}"
                 assert state == "committed" or reason, f"seed {self.seed}: {member.device} is {state} without a reason"
+                if member.recalled_at is not None and member.previous is None and member.back:
+                    assert self.devices[member.device].serving is None, f"seed {self.seed}: {member.device} kept it"
                 self.ends[f"{rollout.id} {member.device}"] = f"{state} {reason} {detail}"
-        for (device, rollout_id, version, later), number in self._orders.items():
-            allowed = 2 if version == "2.0.0" and not later and self._also_staged(device, rollout_id) else 1
+        for (device, rollout_id, version, activate), number in self._orders.items():
+            allowed = 2 if version == "2.0.0" and activate == "now" and self._also_staged(device, rollout_id) else 1
             assert number <= allowed, f"seed {self.seed}: {device} was told {version} by {rollout_id} {number} times"
 
     def _also_staged(self, device: str, rollout: str) -> bool:
-        return bool(self._orders.get((device, rollout, "2.0.0", True)))
+        return bool(self._orders.get((device, rollout, "2.0.0", "later")))

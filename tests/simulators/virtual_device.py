@@ -15,6 +15,7 @@ from agent.update import lifecycle
 from agent.update.lifecycle import Draft, Effect, Event, State, Update
 from shared.windows import Window, begin
 
+Activate = Literal["now", "later", "never"]  # as assignments say it
 Temper = Literal["good", "slow", "silent", "flapping", "broken", "crashing", "lying", "repeating"]
 TEMPERS: Final[tuple[Temper, ...]] = (
     *("good",) * 14, "slow", "silent", "flapping", "flapping", "broken", "crashing", "lying", "repeating",
@@ -39,7 +40,7 @@ class Order:
     number: int
     rollout: str
     version: str
-    later: bool = False
+    activate: Activate = "now"
     window: Mapping[str, Any] | None = None  # as an assignment carries it
 
 
@@ -79,7 +80,8 @@ class VirtualDevice:
             manifest=order.version,
             sealed_key="",
             rollout=order.rollout,
-            later=order.later,
+            later=order.activate == "later",
+            called_off=order.activate == "never",
             window=None if order.window is None else Window.model_validate(order.window),
         )
         return True
@@ -137,7 +139,7 @@ class VirtualDevice:
     def _adopted(self) -> Update:
         update, waiting = self.current, self.waiting
         assert update is not None
-        if waiting is not None and update.state not in lifecycle.LEAVING and waiting.manifest == update.manifest:
+        if waiting is not None and lifecycle.may_adopt(update, waiting):
             self.waiting = None
             newer = {"assignment": waiting.assignment, "rollout": waiting.rollout, "window": waiting.window}
             self.current = replace(update, later=waiting.later, **newer)
@@ -148,11 +150,11 @@ class VirtualDevice:
         return (
             self.current is not None
             and self.waiting is not None
-            and lifecycle.may_supersede(self.current, self.waiting.model)
+            and lifecycle.may_supersede(self.current, self.waiting)
         )
 
     def _outcome(self, update: Update) -> tuple[Event, str | None]:
-        if self._pushed_aside():
+        if update.called_off or self._pushed_aside():
             return Event.SUPERSEDED, "E_CANCELLED"
         match lifecycle.OWES[update.state]:
             case Effect.PLAN:

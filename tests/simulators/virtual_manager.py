@@ -32,7 +32,7 @@ from fleet.store.database import Database
 from fleet.telemetry import heard
 from shared.messages import UpdateReport
 from shared.windows import Window
-from tests.simulators.virtual_device import Order, VirtualDevice
+from tests.simulators.virtual_device import Activate, Order, VirtualDevice
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 Tell = Callable[[str, Order], None]
@@ -138,11 +138,14 @@ class MemoryManager:
         members[name] = member
         self._assigned[name] = self._assigned.get(name, 0) + 1
         self._by[rollout.id, name] = self._assigned[name]
-        later = isinstance(action, engine.Announce) and action.stage
+        activate: Activate = "never" if isinstance(action, engine.CallOff) else "now"
+        if isinstance(action, engine.Announce) and action.stage:
+            activate = "later"
         window = None
-        if rollout.window is not None and not isinstance(action, engine.Recall) and self._known[name].waits_itself:
+        back = isinstance(action, engine.Recall | engine.CallOff)
+        if rollout.window is not None and not back and self._known[name].waits_itself:
             window = self._window(rollout, name).model_dump(mode="json")
-        self._told(name, Order(self._assigned[name], rollout.id, version, later, window))
+        self._told(name, Order(self._assigned[name], rollout.id, version, activate, window))
 
     def _window(self, rollout: Rollout, name: str) -> Window:
         if rollout.window is None:
@@ -239,7 +242,7 @@ class _Director:
 
     def assign(self, *, device: str, version: int, release: tables.Release, order: Any, **_: Any) -> str:
         window = order.terms.window
-        said = {"number": version, "rollout": order.rollout, "version": release.version, "later": order.later}
+        said = {"number": version, "rollout": order.rollout, "version": release.version, "activate": order.activate}
         return json.dumps(said | {"window": None if window is None else window.model_dump(mode="json")})
 
 

@@ -493,6 +493,43 @@ async def test_a_release_for_later_gives_way_to_the_version_before(
         assert slots(device)["b"] == ("empty", None)
 
 
+async def test_a_first_version_that_is_called_off_never_serves_and_may_come_again(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    first = repository.publish("digits", "1.0.0", models[0])
+    async with device.on():
+        await device.assign(first, activate="later")
+        await device.until(lambda: bool(device.reports) and device.reports[-1].reason == "E_WAITS_FOR_SWITCH")
+        device.reports.clear()
+        await device.assign(first, activate="never")
+        await device.until(lambda: sum(it.phase.final for it in device.reports) == 2)
+        ends = [it for it in device.reports if it.phase.final]
+        assert [(it.assignment, it.phase, it.reason) for it in ends] == [
+            (number, Phase.CANCELLED, "E_CANCELLED") for number in (1, 2)
+        ]
+        assert all(it.detail == "the manager called it off" for it in ends)
+        assert "digits" not in device.serving.routes
+        assert slots(device)["a"] == ("empty", None)
+    device.marks.clear()
+    device.reports.clear()
+    async with device.on():  # nor after a restart
+        assert "digits" not in device.serving.routes
+        assert (await device.install(first)).phase is Phase.COMMITTED
+        await device.assign(first, activate="never")
+        ended = await device.end()
+        assert (ended.phase, device.serves("1.0.0")) == (Phase.CANCELLED, True)  # what serves is not taken away
+
+
+async def test_a_release_that_was_called_off_before_it_came_is_not_begun(
+    device: Device, repository: ReleaseRepository, models: list[bytes]
+) -> None:
+    async with device.on():
+        first = repository.publish("digits", "1.0.0", models[0])
+        await device.assign(first, activate="never")
+        assert (await device.end()).phase is Phase.CANCELLED
+        assert not any(name.startswith("/chunks/") for name in repository.requests)
+
+
 async def test_what_was_left_by_hand_is_not_brought_again_by_the_same_rollout(
     device: Device, repository: ReleaseRepository, models: list[bytes]
 ) -> None:

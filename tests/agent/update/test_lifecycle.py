@@ -6,10 +6,23 @@ from itertools import product
 import pytest
 
 from agent.update import lifecycle
-from agent.update.lifecycle import MOVES, OWES, Event, State, Update, advance, draft, may_supersede
+from agent.update.lifecycle import (
+    INTERRUPTIBLE,
+    MOVES,
+    OWES,
+    SWAPPED_IN,
+    Event,
+    State,
+    Update,
+    advance,
+    draft,
+    may_adopt,
+    may_supersede,
+)
 from shared.messages import Phase
 
 UPDATE = Update(assignment=7, model="digits", version="1.1.0", manifest="0" * 64, sealed_key="", rollout="ro-1")
+NEWER = replace(UPDATE, assignment=8, version="1.2.0", manifest="1" * 64)
 
 
 def at(state: State) -> Update:
@@ -76,8 +89,20 @@ def test_a_report_is_made_where_the_fleet_has_a_word_for_it(state: State) -> Non
 
 
 def test_a_newer_assignment_pushes_aside_what_does_not_answer_requests_yet() -> None:
-    assert may_supersede(at(State.FETCHING), "other")
-    assert may_supersede(at(State.PROBATION), "digits")
-    assert not may_supersede(at(State.PROBATION), "other")
-    assert not may_supersede(at(State.CONDEMNED), "digits")
-    assert not may_supersede(at(State.COMMITTED), "digits")
+    other, newer = replace(NEWER, model="other"), NEWER
+    assert may_supersede(at(State.FETCHING), other)
+    assert may_supersede(at(State.PROBATION), newer)
+    assert not may_supersede(at(State.PROBATION), other)
+    assert not may_supersede(at(State.CONDEMNED), newer)
+    assert not may_supersede(at(State.COMMITTED), newer)
+
+
+@pytest.mark.parametrize("state", sorted(INTERRUPTIBLE))
+def test_a_newer_assignment_of_the_same_release_gives_new_terms_or_calls_off_what_does_not_serve(state: State) -> None:
+    same = replace(NEWER, manifest=at(state).manifest)
+    off = replace(same, called_off=True)
+    serves = state in SWAPPED_IN
+    assert (may_adopt(at(state), same), may_supersede(at(state), same)) == (True, False)
+    assert (may_adopt(at(state), off), may_supersede(at(state), off)) == (serves, not serves)
+    assert not may_adopt(replace(at(state), called_off=True), same)  # it ends first
+    assert not may_adopt(at(state), NEWER)

@@ -19,10 +19,10 @@ def box():
     return signing.PrivateKey.generate()
 
 
-def assigned(workshop, box, *, version=1, release="1.0.0", device="cam-1"):
+def assigned(workshop, box, *, version=1, release="1.0.0", device="cam-1", activate="now"):
     row = workshop.write(store.find, "digits", release)
     text = workshop.manager.director.assign(
-        device=device, box_key=bytes(box.public_key), release=row, order=Order("ro-1"), version=version,
+        device=device, box_key=bytes(box.public_key), release=row, order=Order("ro-1", activate), version=version,
         now=workshop.clock.now(),
     )  # fmt: skip
     return workshop.write(workshop.manager.director.announcement, text)
@@ -41,6 +41,13 @@ async def test_a_device_follows_the_managers_order(founded, box, tmp_path):
     assert update is not None
     assert (update.state, update.model, update.version) == (State.VERIFIED, "digits", "1.0.0")
     assert len(trust.content_key(update)) == signing.CONTENT_KEY_BYTES
+
+
+async def test_a_device_understands_when_to_swap(founded, box, tmp_path):
+    founded.publish("1.0.0")
+    trust = device(founded, box, tmp_path)
+    found = [await trust.verify(assigned(founded, box, activate=when)) for when in ("now", "later", "never")]
+    assert [(it.later, it.called_off) for it in found] == [(False, False), (True, False), (False, True)]
 
 
 async def test_a_device_follows_through_a_change_of_keys(founded, box, tmp_path):

@@ -13,9 +13,9 @@ from shared.errors import RefusedError
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def started(world: Any, api: httpx2.AsyncClient, **body: Any) -> str:
+async def started(world: Any, api: httpx2.AsyncClient, serving: str | None = "1.0.0", **body: Any) -> str:
     for name in ("cam-1", "cam-2", "cam-3"):
-        await world.device(name)
+        await world.device(name, serving)
     for version in ("1.0.0", "2.0.0"):
         await world.release(version)
     asked = {"model": "digits", "version": "2.0.0", "waves": ["1", "100%"], "bake_seconds": 10, **body}
@@ -318,3 +318,26 @@ async def test_rollouts_share_their_places_and_the_more_urgent_goes_first(world:
     await world.driver.advance()
     assert len(world.announcer.devices) == 6
     assert world.announcer.devices[-1] in ("cam-6", "cam-7")
+
+
+async def test_devices_with_nothing_before_are_called_off_by_a_signed_order(
+    world: Any, api: httpx2.AsyncClient
+) -> None:
+    rollout = await started(world, api, serving=None, waves=["100%"])
+    await world.report("cam-1", rollout, "committed", version="2.0.0")
+    await world.serve("cam-1", "2.0.0")
+    await world.report("cam-2", rollout, "fetching", fetched_bytes=3, total_bytes=10)
+    assert (await api.post(f"/rollouts/{rollout}/rollback", json={"reason": "bad"})).status_code == 200
+    await world.driver.advance()
+    said = {name: (await world.assigned(name)) for name in ("cam-1", "cam-2", "cam-3")}
+    assert {name: number for name, (number, _) in said.items()} == {"cam-1": 1, "cam-2": 2, "cam-3": 2}
+    assert {custom(text).get("activate") for _, text in said.values()} == {None, "never"}
+    assert custom(said["cam-3"][1])["version"] == "2.0.0"
+    for name in ("cam-2", "cam-3"):
+        await world.report(name, rollout, "cancelled", reason="E_CANCELLED")
+    await world.driver.advance()
+    view = await world.view(rollout)
+    assert {it.device: it.state for it in view.deployments} == {
+        "cam-1": "committed", "cam-2": "rolled-back", "cam-3": "rolled-back"
+    }  # fmt: skip
+    assert view.state == "rolled-back"

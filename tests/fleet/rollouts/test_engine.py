@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.rollouts import engine, saved
-from fleet.rollouts.engine import Announce, Close, Recall
+from fleet.rollouts.engine import Announce, CallOff, Close, Recall
 from fleet.rollouts.errors import RolloutStateError
 from fleet.rollouts.progress import shown
 from fleet.rollouts.states import (
@@ -258,6 +258,34 @@ def test_a_first_version_has_nothing_to_go_back_to() -> None:
     step = run.step(1)
     assert recalled(step) == []
     assert run.rollout.state is State.ROLLED_BACK
+
+
+@pytest.mark.parametrize("state", ["queued", "announced", "fetching", "self-tested"])
+def test_a_first_version_that_does_not_serve_yet_is_called_off(state: str) -> None:
+    run = Run(rollout(2), evidence(2, previous=None, serving=None))
+    run.step(0)
+    run.say(state, "d01")
+    run.say("failed", "d00", reason="E_LOAD")
+    step = run.step(1)
+    assert [action.device for action in step.actions if isinstance(action, CallOff)] == ["d01"]
+    assert "1 device gives up what it had begun, with nothing before it" in step.notes[1].text
+    assert run.rollout.state is State.ROLLING_BACK
+    run.say("cancelled", "d01", reason="E_CANCELLED")
+    run.step(2)
+    assert run.rollout.state is State.ROLLED_BACK
+    assert shown(run.member("d01")) == ("rolled-back", "E_ROLLOUT_STOPPED", "called off before it served")
+
+
+@pytest.mark.parametrize(("state", "serving"), [("committed", "2.0.0"), ("cancelled", "2.0.0")])
+def test_a_call_off_that_came_too_late_is_told(state: str, serving: str) -> None:
+    run = Run(rollout(2), evidence(2, previous=None, serving=None))
+    run.step(0)
+    run.say("failed", "d00", reason="E_LOAD")
+    run.step(1)
+    run.say(state, "d01", serving=serving, reason="E_CANCELLED" if state == "cancelled" else None)
+    run.step(2)
+    assert run.rollout.state is State.FAILED
+    assert "1 of 1 devices did not confirm the way back: d01" in str(run.rollout.reason)
 
 
 def test_a_revoked_device_is_closed_and_stops_nobody() -> None:
