@@ -50,7 +50,7 @@ class ModelFile:
     provider: str | None = None  # that the self-test ran on
     stand_in: str | None = None  # why that is the CPU, where it should be an accelerator
     digest: str = ""  # of the file; empty: engines are not kept
-    fp16: bool = False  # the release allows it
+    fp16: bool = False  # the release allows less exact arithmetic
 
 
 def judged(file: ModelFile, provider: str, passed_over: Sequence[str], *, cpu_fallback: bool) -> str | None:

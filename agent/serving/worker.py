@@ -39,6 +39,7 @@ from shared import probes
 
 _MICRO = 1000  # nanoseconds
 _ONE_DESCRIPTOR = socket.CMSG_LEN(struct.calcsize("i"))
+_MOST_WARMED = 16  # numbers of rows
 _IDLE_MS = 2  # without a request for so long, what was answered is probed
 
 
@@ -94,7 +95,7 @@ def _load(job: Mapping[str, Any], priority: worker_scheduling.Priority) -> tuple
     )
     _agrees("inputs", session.inputs, job["inputs"])
     _agrees("outputs", session.outputs, job["outputs"])
-    _warm_up(session)
+    _warm_up(session, int(job.get("max_batch_rows", 1)))
     return session, time.monotonic() - start
 
 
@@ -105,25 +106,25 @@ def _agrees(side: str, specs: Sequence[Any], promised: Sequence[Mapping[str, Any
         raise ValueError(f"the model's {side} are {have}, its manifest says {want}")
 
 
-def _warm_up(session: worker_session.Session) -> None:
+def _warm_up(session: worker_session.Session, rows: int) -> None:
     """One run on zeros, so that the first client does not pay for it. Models that refuse zeros are not wrong.
 
-    Not where an accelerator would have to guess a size: it would compile for that.
+    On an accelerator, which sets up each size anew, one for each number of rows that requests are joined to; none
+    where it would have to guess another size: it would compile for that.
     """
-    guessed = any(size == -1 for spec in session.inputs for size in spec.shape[1:])
-    if guessed and session.provider != worker_session.CPU:
+    on_cpu = session.provider == worker_session.CPU
+    if not on_cpu and any(size == -1 for spec in session.inputs for size in spec.shape[1:]):
         return
     try:
-        session.run(
-            {
-                spec.name: np.full(
-                    [max(size, 1) for size in spec.shape], "" if spec.datatype == "BYTES" else 0, spec.dtype
-                )
-                for spec in session.inputs
-            }
-        )
+        for count in range(1, 2 if on_cpu else min(rows, _MOST_WARMED) + 1):
+            session.run({spec.name: _zeros(spec, count) for spec in session.inputs})
     except Exception:  # noqa: BLE001 - onnxruntime's exceptions have no common root; golden inputs are the real test
         return
+
+
+def _zeros(spec: worker_session.Spec, rows: int) -> np.ndarray:
+    shape = [(rows if at == 0 else 1) if size == -1 else max(size, 1) for at, size in enumerate(spec.shape)]
+    return np.full(shape, "" if spec.datatype == "BYTES" else 0, spec.dtype)
 
 
 class Marks(NamedTuple):

@@ -21,6 +21,7 @@ from agent.serving.loading import ProviderError
 from agent.serving.providers import CPU, CUDA, TENSORRT
 from agent.serving.supervisor import EnginesMissingError, LoadError, ModelFile
 from agent.settings import ServingSettings
+from agent.update import reasons
 from shared.identifiers import sha256
 from shared.manifest import Tensor
 from tests.agent.serving.kit import Digits, endpoint, model_file, save_model, worker_pids
@@ -63,15 +64,23 @@ def attempt(python: str, model: Path, golden: Path, *, providers: tuple[str, ...
         ({}, ALL, TENSORRT, []),
         ({}, (CUDA, TENSORRT), CUDA, []),
         ({"leaves": {TENSORRT: ["Softmax"]}}, ALL, TENSORRT, []),  # CUDA helps it out
-        ({"broken": {TENSORRT: "no libnvinfer"}}, ALL, CUDA, ["TensorrtExecutionProvider: not used"]),
+        ({"broken": {TENSORRT: "no libnvinfer"}}, ALL, CUDA, ["TensorrtExecutionProvider: Please install TensorRT"]),
         ({"leaves": {TENSORRT: ["Softmax"], CUDA: ["Softmax"]}}, ALL, CPU, ["Softmax", "Softmax"]),
         ({"missing": [TENSORRT]}, ALL, CUDA, []),
         (
             {"broken": {CUDA: "no driver"}},
             (CUDA, CPU),
             CPU,
-            ["CUDAExecutionProvider: This session contains"],
+            ["CUDAExecutionProvider: onnxruntime could not start it"],
         ),
+        (
+            {"failing": {CUDA: "CUDA failure 100: no CUDA-capable device is detected"}},
+            (CUDA, CPU),
+            CPU,
+            ["CUDAExecutionProvider: CUDA failure 100: no CUDA-capable device is detected"],
+        ),
+        ({"leaves": {CUDA: ["Flatten"]}}, (CUDA, CPU), CUDA, []),  # computes shapes, as far as its type tells
+        ({"leaves": {CUDA: ["Flatten"]}, "tells": False}, (CUDA, CPU), CPU, ["explicitly disabled by the user"]),
     ],
 )
 def test_the_first_provider_that_takes_the_whole_model_runs_it(
@@ -96,7 +105,33 @@ def test_a_model_that_only_the_cpu_could_finish_is_not_run_by_it_unasked(
     python = accelerators.interpreter(tmp_path, leaves={CUDA: ["Softmax"]})
     verdict = attempt(python, digits_model, golden, providers=(CUDA,))
     assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER")
+    assert "leaves nodes to the CPU: Softmax" in verdict["detail"]
+    older = accelerators.interpreter(tmp_path, leaves={CUDA: ["Softmax"]}, tells=False)
+    verdict = attempt(older, digits_model, golden, providers=(CUDA,))
+    assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER")
     assert "explicitly disabled" in verdict["detail"]
+
+
+@pytest.mark.parametrize(("when", "told"), [("making", "Available memory of"), ("running", "serving.gpu_memory_bytes")])
+def test_a_gpu_without_the_memory_is_no_fault_of_the_release(
+    tmp_path: Path, digits_model: Path, golden: Path, when: str, told: str
+) -> None:
+    python = accelerators.interpreter(tmp_path, out_of_memory={when: CUDA})
+    verdict = attempt(python, digits_model, golden, providers=(CUDA,))
+    assert (verdict["passed"], verdict["reason"]) == (False, reasons.NoMemoryError.code)
+    assert reasons.NoMemoryError.code not in reasons.PROVEN_BAD
+    assert told in verdict["detail"]
+    assert "bfc_arena" not in verdict["detail"]
+
+
+def test_an_option_that_the_runtime_does_not_know_is_named(tmp_path: Path, digits_model: Path, golden: Path) -> None:
+    python = accelerators.interpreter(tmp_path)
+    verdict = attempt(python, digits_model, golden, providers=(CUDA,), options={CUDA: {"no_such_option": "1"}})
+    assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER")
+    assert (
+        'CUDAExecutionProvider: provider_options_utils.h:182 Parse Unknown provider option: "no_such_option"'
+        in (verdict["detail"])
+    )
 
 
 @pytest.mark.parametrize(("off", "took", "passed"), [({TENSORRT: 0.004}, TENSORRT, True), ({CUDA: 0.004}, CUDA, False)])
