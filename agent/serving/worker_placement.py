@@ -22,6 +22,10 @@ SHAPES = frozenset({
 _MOST = 5  # nodes that a reason names
 _MOST_CHARACTERS = 300
 _FAILURE = re.compile(r"\b(?:CUDA|CUDNN|CUDNN_FE|CUBLAS|CURAND|CUFFT) failure \d+: [^;]*[^;\s]")
+#: CUDA's errors after which a process gets no other answer: memory or instructions that are not there, an assertion,
+#: a run that hung, errors that the card could not correct.
+_FOR_GOOD = frozenset(("214", "220", "700", "702", "710", "714", "715", "716", "717", "718", "719", "999"))
+_NUMBER = re.compile(r"\bCUDA failure (\d+): ")
 _PLACE = re.compile(r"/\S+\.(?:cc|cu|h):\d+ .*?\)(?: const)?(?: \[with .*?\])? ")
 _LABEL = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SHORT = (
@@ -52,3 +56,8 @@ def plain(error: BaseException) -> str:
 def short_of_memory(text: str) -> bool:
     """Whether an error of an accelerator's says that its memory, or the bound for it, does not suffice."""
     return any(part in text for part in _SHORT)
+
+
+def lost(text: str) -> bool:
+    """Whether an error says that this process can use the GPU no more."""
+    return any(number in _FOR_GOOD for number in _NUMBER.findall(text))

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from agent.serving import interpreter
 from agent.serving.engines import Engines
 from agent.serving.loading import ProviderError
+from agent.serving.observations import WorkerDied
 from agent.serving.providers import CPU, CUDA, TENSORRT
 from agent.serving.supervisor import EnginesMissingError, LoadError, ModelFile
 from agent.settings import ServingSettings
@@ -25,6 +26,7 @@ from agent.update import reasons
 from shared.identifiers import sha256
 from shared.manifest import Tensor
 from tests.agent.serving.kit import Digits, endpoint, model_file, save_model, worker_pids
+from tests.bench import load
 from tests.simulators import accelerators
 
 ALL = (TENSORRT, CUDA, CPU)
@@ -277,8 +279,11 @@ async def test_a_worker_that_comes_up_on_another_provider_than_it_was_tested_on_
     python = accelerators.interpreter(tmp_path, broken={CUDA: "the driver is gone"})
     tested = on_gpu(digits_model, providers=(CUDA, CPU), provider=CUDA)
     async with endpoint(tmp_path / "state", worker_python=python) as running:
-        with pytest.raises(LoadError, match="none of CUDAExecutionProvider can run"):
+        with pytest.raises(ProviderError, match="does not come up there: none of CUDAExecutionProvider can run"):
             await running.serving.load(tested)
+        with pytest.raises(LoadError, match="does not load: none of CUDAExecutionProvider can run") as untested:
+            await running.serving.load(on_gpu(digits_model, providers=(CUDA,)))
+        assert not isinstance(untested.value, ProviderError)
     missing = accelerators.interpreter(tmp_path, missing=[CUDA])
     async with endpoint(tmp_path / "state", worker_python=missing) as running:
         with pytest.raises(ProviderError, match="was tested on CUDAExecutionProvider and comes up on CPU"):
@@ -296,3 +301,26 @@ async def test_the_cpu_stands_in_where_the_operator_lets_it_and_that_is_told(
         await running.serving.route("digits", "1.0.0")
         assert "runs on the CPU: CUDAExecutionProvider" in running.serving.stand_ins()["digits"]
     assert any("the CPU stands in" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_worker_that_lost_the_gpu_tells_its_client_and_another_one_takes_its_place(
+    tmp_path: Path, digits: Digits, digits_model: Path
+) -> None:
+    python = accelerators.interpreter(tmp_path, loses=3)  # the first of them before it serves
+    request = load.infer("digits", {"image": digits.images[:1]})
+    async with endpoint(tmp_path / "state", worker_python=python) as running:
+        await running.serving.load(on_gpu(digits_model, providers=(CUDA,)))
+        await running.serving.route("digits", "1.0.0")
+        (before,) = worker_pids()
+
+        def ask() -> list[int]:
+            client = load.Client(running.url)
+            try:
+                return [client.ask(request) for _ in range(3)]
+            finally:
+                client.close()
+
+        assert await asyncio.to_thread(ask) == [200, 200, 500]
+        await running.until(lambda: worker_pids() not in ([], [before]))
+        assert (await asyncio.to_thread(ask))[:2] == [200, 200]
+    assert any(isinstance(each, WorkerDied) and each.exit == "exit 17" for each in running.seen)

@@ -1,7 +1,6 @@
 """Trials and workers on a real NVIDIA GPU, in their sandbox. Skipped by name where there is none."""
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -9,36 +8,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from onnx import helper
 
 from agent.serving import interpreter, providers, worker_memory
-from agent.serving.loading import LoadError, ModelFile, ProviderError
+from agent.serving.loading import ModelFile, ProviderError
 from agent.serving.providers import CPU, CUDA
 from agent.telemetry.nvml import Nvml
 from shared.identifiers import sha256
 from shared.manifest import Tensor
 from tests.agent.serving.kit import Running, children_of, endpoint, pids, save_model, worker_pids
-from tests.bench import gpu_models, load
+from tests.bench import gpu, gpu_models, load
 from tests.bench.device import Device
+from tests.bench.gpu import asking, on_cpu, used_bytes
 from tests.bench.swap import swap
 
-_THERE = "import ctypes, sys; sys.exit(ctypes.CDLL('libcuda.so.1').cuInit(0))"
-
-
-def gpu_is_there() -> bool:
-    found = CUDA in onnxruntime.get_available_providers()
-    return found and subprocess.run([sys.executable, "-c", _THERE], capture_output=True, check=False).returncode == 0
-
-
-pytestmark = pytest.mark.skipif(not gpu_is_there(), reason="needs an NVIDIA GPU and ONNX Runtime with CUDA")
+pytestmark = pytest.mark.skipif(not gpu.is_there(), reason="needs an NVIDIA GPU and ONNX Runtime with CUDA")
 
 _SCRATCH_BYTES = 96 * 2**20  # of GPU memory that may come and go by itself
 _HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
@@ -61,10 +51,6 @@ def nets(folder: Path) -> dict[str, ModelFile]:
 def write_golden(file: ModelFile, path: Path, *, rows: int) -> None:
     inputs = gpu_models.golden(file, rows)
     np.savez(path, **{"input.x": inputs, "output.y": on_cpu(file, inputs)})
-
-
-def on_cpu(file: ModelFile, inputs: np.ndarray) -> np.ndarray:
-    return np.asarray(onnxruntime.InferenceSession(str(file.path), providers=[CPU]).run(["y"], {"x": inputs})[0])
 
 
 def attempt(
@@ -179,11 +165,10 @@ def test_the_driver_writes_nothing_but_where_it_may(tmp_path: Path, folder: Path
         assert list(home.iterdir()) == []
 
 
-def used_bytes() -> int:
+def card_bytes() -> int:
     if shutil.which("nvidia-smi") is None:
         pytest.skip("needs nvidia-smi")
-    asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-    return int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout) * 2**20
+    return used_bytes()
 
 
 async def answers(running: Running, file: ModelFile, inputs: np.ndarray, version: str = "1") -> np.ndarray:
@@ -251,43 +236,29 @@ def test_a_worker_killed_at_work_loses_no_request_and_gives_the_card_back(
     tmp_path: Path, nets: dict[str, ModelFile]
 ) -> None:
     file = nets["residual"]
-    before = used_bytes()
+    before = card_bytes()
     request = load.infer("residual", {"x": gpu_models.golden(file, 8)})
     with Device(tmp_path / "state") as device:
         device.load(file)
         with asking(tmp_path, device.tcp, request, rate=50.0) as seen:
-            kept = used_bytes()
+            kept = card_bytes()
             for _ in range(2):
                 time.sleep(0.5)
                 (worker,) = workers_of(device)
                 os.kill(worker, signal.SIGKILL)
                 time.sleep(2.0)
                 assert [pid for pid in workers_of(device) if pid != worker]
-            after = used_bytes()
+            after = card_bytes()
     assert seen[0].failed == 0
     assert after < kept + _SCRATCH_BYTES
     deadline = time.monotonic() + 10
-    while used_bytes() > before + _SCRATCH_BYTES and time.monotonic() < deadline:
+    while card_bytes() > before + _SCRATCH_BYTES and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert used_bytes() <= before + _SCRATCH_BYTES
+    assert card_bytes() <= before + _SCRATCH_BYTES
 
 
 def workers_of(device: Device) -> list[int]:
     return list(children_of(device.processes()["fork_server"]))
-
-
-@contextlib.contextmanager
-def asking(folder: Path, address: str, request: bytes, *, rate: float) -> Iterator[list[load.Load]]:
-    """A paced load for as long as the block runs; what it saw is in the list afterwards."""
-    flag, seen = folder / "asking", list[load.Load]()
-    flag.touch()
-    with load.elsewhere() as run:
-        future = run(load.paced, address, [request], rate=rate, seconds=120.0, flag=flag)
-        try:
-            yield seen
-        finally:
-            flag.unlink()
-            seen.append(future.result(60))
 
 
 def test_swaps_on_the_card_fail_no_request_and_keep_no_memory(tmp_path: Path, nets: dict[str, ModelFile]) -> None:
@@ -300,8 +271,8 @@ def test_swaps_on_the_card_fail_no_request_and_keep_no_memory(tmp_path: Path, ne
             for number in range(6):
                 swap(device, pair[(number + 1) % 2], pair[number % 2])
                 if number == 1:
-                    before = used_bytes()
-            after = used_bytes()
+                    before = card_bytes()
+            after = card_bytes()
     assert seen[0].failed == 0
     assert len(seen[0].statuses) > 200
     assert after < before + _SCRATCH_BYTES
@@ -314,14 +285,13 @@ async def test_a_version_that_was_tested_on_the_gpu_does_not_serve_without_it_un
         monkeypatch.setenv(name, value)
     tested = replace(nets["small"], provider=CUDA, accepted=(CUDA,))
     async with endpoint(tmp_path / "strict") as running:
-        with pytest.raises(LoadError, match="CUDA failure 100"):
+        with pytest.raises(ProviderError, match=r"does not come up there.*CUDA failure 100"):
             await running.serving.load(tested)
     may = replace(tested, providers=(CUDA, CPU))
     async with endpoint(tmp_path / "lax", cpu_fallback=True) as running:
         await running.serving.load(may)
         await running.serving.route("small", "1")
         assert "runs on the CPU: CUDAExecutionProvider: CUDA failure 100" in running.serving.stand_ins()["small"]
-    assert issubclass(ProviderError, LoadError)
 
 
 def test_the_management_library_tells_of_the_card() -> None:

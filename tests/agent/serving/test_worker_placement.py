@@ -64,3 +64,17 @@ def test_only_computing_shapes_may_stay_on_the_cpu() -> None:
 )
 def test_a_lack_of_gpu_memory_is_known_by_its_words(text: str, short: bool) -> None:
     assert worker_placement.short_of_memory(text) is short
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", True),
+        ("CUDA failure 719: unspecified launch failure", True),
+        ("CUDA failure 2: out of memory", False),
+        ("CUDNN failure 9: CUDNN_STATUS_NOT_SUPPORTED", False),
+        ("the model says 700", False),
+    ],
+)
+def test_errors_after_which_a_process_cannot_use_the_gpu_are_known(text: str, lost: bool) -> None:
+    assert worker_placement.lost(text) is lost

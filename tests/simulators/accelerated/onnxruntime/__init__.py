@@ -12,6 +12,7 @@ FLOTILLA_ACCELERATED says:
     {"build_seconds": 0.2, "broken": {provider: why}, "leaves": {provider: [node types]}, "error": {provider: offset},
      "fp16_error": offset, "missing": [providers], "run_seconds": 0.0, "keeps": true, "version": "1.0",
      "failing": {provider: CUDA's error}, "out_of_memory": {"making" or "running": provider},
+     "loses": runs after which CUDA fails for good, in each process,
      "tells": true, false: an older one, whose session does not tell who got which node}
 """
 
@@ -96,6 +97,7 @@ class InferenceSession:
     def __init__(self, path, sess_options=None, providers=(), enable_fallback=True, **_):
         asked = [entry if isinstance(entry, tuple) else (entry, {}) for entry in providers]
         strict = _entry(sess_options, _STRICT) == "1"
+        self._runs = 0
         self._tells = _entry(sess_options, _RECORD) == "1"
         if strict and CPU in [name for name, _ in asked]:
             raise Fail("Conflicting session configuration: explicitly added the CPU EP to the session")
@@ -135,6 +137,9 @@ class InferenceSession:
         return [Part(self._names[0], ["Gemm"]), *([Part(CPU, self._left)] if self._left else [])]
 
     def run(self, names, inputs):
+        self._runs += 1
+        if self._names[0] == CUDA and self._runs > _PLAN.get("loses", self._runs):
+            raise Fail(_CALL.format("CUDA failure 700: an illegal memory access was encountered"))
         if _PLAN.get("out_of_memory", {}).get("running") == self._names[0]:
             raise Fail(_ARENA)
         time.sleep(_PLAN.get("run_seconds", 0.0))
