@@ -11,7 +11,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import onnxruntime as ort
@@ -57,7 +57,13 @@ _ORT = {
 
 
 class NoProviderError(Exception):
-    """No acceptable provider could take the whole model."""
+    """No acceptable provider could take the whole model. `reasons`: each begins with the name of one that was tried."""
+
+    def __init__(self, wanted: Sequence[str], reasons: Sequence[str]) -> None:
+        super().__init__(
+            "none of {} can run the model ({})".format(", ".join(wanted), "; ".join(reasons) or "not installed here")
+        )
+        self.reasons = list(reasons)
 
 
 class Spec:
@@ -87,13 +93,15 @@ class Session:
 
 
 def load(
-    path: str,
+    path: "Union[str, bytes]",
     *,
     providers: Sequence[str],
     threads: int,
     options: Optional[Mapping[str, Mapping[str, Any]]] = None,
 ) -> Session:
-    """The model at `path`, on the first of `providers` that can take all of it. `options`: provider -> its options.
+    """The model at `path`, or in these bytes, on the first of `providers` that can take all of it.
+
+    `options`: provider -> its options.
 
     A provider other than the CPU's is asked for strictly: nodes that it leaves over go to the next one in the
     list, never silently to the CPU, but for what computes shapes (worker_placement); an onnxruntime that does not
@@ -123,9 +131,7 @@ def load(
         if not unfit:
             return Session(session, reasons)
         reasons.append(f"{chosen[0]}: {unfit}")
-    raise NoProviderError(
-        "none of {} can run the model ({})".format(", ".join(providers), "; ".join(reasons) or "not installed here")
-    )
+    raise NoProviderError(providers, reasons)
 
 
 def _find_libraries() -> None:

@@ -30,6 +30,7 @@ from tests.bench.document import Result, arguments, median, tell
 from tests.bench.swap import Window, gap_ms, idle, memory_bytes, swap
 
 RATE: Final = 200.0
+PAUSE_SECONDS: Final = 0.0005  # between two runs, about what a request takes on its ways: processors and card cool down
 _MIB: Final = 2**20
 _THERE: Final = "import ctypes, sys; sys.exit(ctypes.CDLL('libcuda.so.1').cuInit(0))"
 
@@ -89,15 +90,14 @@ def answering(file: ModelFile, folder: Path, seconds: float) -> Iterator[Result]
         taken = used_bytes() - before
     if seen.failed:
         raise SystemExit(f"{file.model}: {seen.failed} requests failed")
-    bare = latencies(session(file), inputs, seconds)
+    model = session(file)
+    seldom, often = (latencies(model, inputs, seconds, pause=pause) for pause in (PAUSE_SECONDS, 0.0))
     slow = latencies(processors(file), inputs, seconds)
-    fifty, most = seen.microseconds(50), seen.microseconds(99)
-    yield Result(f"{file.model}: p50 of a request", fifty, "us", peer={
-        "session.run": micro(bare, 50), "added": round(fifty - micro(bare, 50), 1), "on all processors": micro(slow, 50)
-    })  # fmt: skip
-    yield Result(f"{file.model}: p99 of a request", most, "us", peer={
-        "session.run": micro(bare, 99), "on all processors": micro(slow, 99)
-    })  # fmt: skip
+    for percent in (50, 99):
+        yield Result(f"{file.model}: p{percent} of a request", seen.microseconds(percent), "us", peer={
+            "session.run with pauses": micro(seldom, percent), "without": micro(often, percent),
+            "on all processors": micro(slow, percent),
+        })  # fmt: skip
     yield Result(f"{file.model}: loading it", took * 1e3, "ms", peer={"MiB on the card": round(taken / _MIB)})
 
 
@@ -105,12 +105,13 @@ def processors(file: ModelFile) -> worker_session.Session:
     return worker_session.load(str(file.path), providers=(CPU,), threads=os.cpu_count() or 1)
 
 
-def latencies(model: worker_session.Session, inputs: np.ndarray, seconds: float) -> np.ndarray:
+def latencies(model: worker_session.Session, inputs: np.ndarray, seconds: float, *, pause: float = 0.0) -> np.ndarray:
     for _ in range(20):
         model.run({"x": inputs})
     found = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
+        time.sleep(pause)
         found.append(once(model, inputs))
     return np.array(found)
 

@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from agent import doctor
 from agent.serving import interpreter, providers, worker_memory
+from agent.serving.engines import Engines
 from agent.serving.loading import ModelFile, ProviderError
 from agent.serving.providers import CPU, CUDA
+from agent.settings import AgentSettings, ServingSettings
 from agent.telemetry.nvml import Nvml
+from agent.update.self_test import SelfTest
 from shared.identifiers import sha256
-from shared.manifest import Tensor
+from shared.manifest import Tensor, Tolerance
 from tests.agent.serving.kit import Running, children_of, endpoint, pids, save_model, worker_pids
 from tests.bench import gpu, gpu_models, load
 from tests.bench.device import Device
@@ -89,6 +93,40 @@ def test_a_release_that_allows_less_exact_arithmetic_gets_tensor_cores(
     rounded = attempt(nets["residual"].path, folder / "residual.npz", half=True, tolerance=lax)
     assert rounded["passed"], rounded
     assert rounded["worst"]["y"]["absolute"] > 20 * exact["worst"]["y"]["absolute"]
+
+
+async def test_the_agents_self_test_knows_the_card_and_the_driver(
+    tmp_path: Path, folder: Path, nets: dict[str, ModelFile]
+) -> None:
+    self_test = SelfTest(None, timeout_seconds=60, memory_bytes=4 * 2**30)
+    runtime = await self_test.runtime()
+    assert runtime is not None
+    assert CUDA in runtime.providers
+    assert any(part.startswith("Model: ") for part in runtime.parts)
+    assert any(part.startswith("NVRM version: ") for part in runtime.parts)
+    file = nets["transformer"]
+    setup = Engines(tmp_path, ServingSettings()).setup((CUDA,), digest=file.digest, half=False, runtime=runtime.parts)
+    found = await self_test.run(
+        model=file.path,
+        golden=folder / "transformer.npz",
+        providers=setup.providers,
+        tolerance=Tolerance(),
+        setup=setup,
+    )
+    assert (found.passed, found.provider, found.unconfined) == (True, CUDA, ()), found
+
+
+def test_the_doctor_finds_the_gpu_and_misses_it_where_it_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = AgentSettings(state_dir=tmp_path)
+    (found,) = [check for check in doctor.examine(settings) if check.name == "gpu"]
+    assert (found.result, f"{CUDA} comes up" in found.detail) == ("ok", True), found
+    for name, value in _HIDDEN.items():
+        monkeypatch.setenv(name, value)
+    (found,) = [check for check in doctor.examine(settings) if check.name == "gpu"]
+    assert found.result == "warning"
+    assert f"{CUDA}: CUDA failure 100: no CUDA-capable device is detected" in found.detail
 
 
 def single(folder: Path, kind: str) -> tuple[Path, Path]:

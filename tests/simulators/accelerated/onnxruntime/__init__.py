@@ -103,8 +103,7 @@ class InferenceSession:
             raise Fail("Conflicting session configuration: explicitly added the CPU EP to the session")
         for name, options in asked:
             _check(name, options)
-        with open(path, "rb") as file:
-            model = file.read()
+        model = _read(path)
         usable = [(name, options) for name, options in asked if _starts(name)]
         self._left = _left_over(model, [name for name, _ in usable])
         if strict and self._left:
@@ -145,6 +144,13 @@ class InferenceSession:
         time.sleep(_PLAN.get("run_seconds", 0.0))
         found = self._session.run(names, inputs)
         return [array + array.dtype.type(self._off) if array.dtype.kind == "f" else array for array in found]
+
+
+def _read(path):
+    if isinstance(path, bytes):
+        return path
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _entry(options, name):
