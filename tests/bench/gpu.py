@@ -176,21 +176,37 @@ def swapping(folder: Path, count: int) -> Sequence[Result]:
                 swap(device, pair[(number + 1) % 2], pair[number % 2])
             card, host = used_bytes(), memory_bytes(device)
             quiet = [idle(0.5) for _ in range(6)]
-            windows = [swap(device, pair[(number + 1) % 2], pair[number % 2]) for number in range(count)]
+            windows = [
+                part for number in range(count) for part in change(device, pair[(number + 1) % 2], pair[number % 2])
+            ]
             grown = {"card": used_bytes() - card, "host": memory_bytes(device) - host}
         return judged(seen[0], windows, quiet, grown)
+
+
+def change(device: Device, new: ModelFile, old: ModelFile) -> tuple[Window, Window]:
+    """A swap in its two parts: the new version comes, the old one goes."""
+    begin = time.monotonic()
+    device.load(new)
+    there = time.monotonic()
+    device.unload(old.model, old.version)
+    return Window("comes", begin, there), Window("goes", there, time.monotonic())
 
 
 def judged(
     seen: load.Load, windows: Sequence[Window], quiet: Sequence[Window], grown: Mapping[str, int]
 ) -> list[Result]:
-    gaps, usual = ([gap_ms(seen, window) for window in kind] for kind in (windows, quiet))
-    count = len(windows)
+    count = len(windows) // 2
+    usual = [gap_ms(seen, window) for window in quiet]
+    found = [Result(f"failed requests in {count} swaps ({len(seen.statuses)} asked)", seen.failed, "", 0)]
+    for kind, words in (("comes", "the new version comes"), ("goes", "the old one goes")):
+        parts = [window for window in windows if window.kind == kind]
+        gaps = [gap_ms(seen, window) for window in parts]
+        found.append(Result(f"longest gap while {words}, median", median(gaps), "ms", peer={
+            "of all": round(max(gaps), 1), "idle": median(usual), "longest idle": round(max(usual), 1),
+            "takes": median([window.milliseconds for window in parts]),
+        }))  # fmt: skip
     return [
-        Result(f"failed requests in {count} swaps ({len(seen.statuses)} asked)", seen.failed, "", 0),
-        Result("longest gap at any of them, beyond the usual", max(gaps) - median(usual), "ms", 20),
-        Result("  median gap at a swap (5 ms apart are asked)", median(gaps), "ms", peer={"idle": median(usual)}),
-        Result("one swap: load, route, unload", median([window.milliseconds for window in windows]), "ms"),
+        *found,
         Result(f"card's memory after {count} swaps against before", grown["card"] / _MIB, "MiB", 32),
         Result("  host's", grown["host"] / _MIB, "MiB", 32),
     ]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from agent.telemetry.nvml import Nvml
 from agent.update.self_test import SelfTest
 from shared.identifiers import sha256
 from shared.manifest import Tensor, Tolerance
+from shared.shadow import Terms
 from tests.agent.serving.kit import Running, children_of, endpoint, pids, save_model, worker_pids
 from tests.bench import gpu, gpu_models, load
 from tests.bench.device import Device
@@ -157,16 +159,19 @@ def test_a_gpu_that_is_hidden_is_told_in_few_words(folder: Path, nets: dict[str,
 
 
 def test_devices_that_the_sandbox_does_not_open_are_out_of_reach(folder: Path, nets: dict[str, ModelFile]) -> None:
-    if not worker_landlock_works():
+    if not landlock_works():
         pytest.skip("this kernel offers no Landlock")
     closed = "from agent.serving import worker_sandbox; worker_sandbox._DEVICES = ()"
     verdict = attempt(nets["small"].path, folder / "small.npz", first=closed)
     assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER"), verdict
 
 
-def worker_landlock_works() -> bool:
-    script = "from agent.serving import worker_landlock as w; w.restrict(readable=['/'], writable=[], devices=[])"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+def landlock_works() -> bool:
+    script = (
+        "from agent.serving import worker_sandbox as w; print([t for t in w.enter(readable=()) if 'Landlock' in t])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == "[]"
 
 
 def test_the_bound_for_gpu_memory_holds_and_is_told(folder: Path, nets: dict[str, ModelFile]) -> None:
@@ -212,16 +217,8 @@ def card_bytes() -> int:
 async def answers(running: Running, file: ModelFile, inputs: np.ndarray, version: str = "1") -> np.ndarray:
     request = load.infer(file.model, {"x": inputs}, version=version, binary_output=False)
 
-    def ask() -> np.ndarray:
-        client = load.Client(running.url)
-        try:
-            assert client.ask(request) == 200, client.body
-            (output,) = json.loads(client.body)["outputs"]
-            return np.array(output["data"], np.float32)
-        finally:
-            client.close()
-
-    return (await asyncio.to_thread(ask)).reshape(len(inputs), -1)
+    answer = await asyncio.to_thread(asked_once, running.url, request)
+    return answer.reshape(len(inputs), -1)
 
 
 async def test_workers_share_the_card_and_the_fork_server_never_touches_it(
@@ -314,6 +311,46 @@ def test_swaps_on_the_card_fail_no_request_and_keep_no_memory(tmp_path: Path, ne
     assert seen[0].failed == 0
     assert len(seen[0].statuses) > 200
     assert after < before + _SCRATCH_BYTES
+
+
+def test_a_candidate_in_the_shadow_shares_the_card_and_agrees_with_itself(
+    tmp_path: Path, nets: dict[str, ModelFile]
+) -> None:
+    request = load.infer("small", {"x": gpu_models.golden(nets["small"], 1)})
+    with Device(tmp_path / "state") as device, load.elsewhere() as run:
+        device.load(nets["small"])
+        device.shadow(replace(nets["small"], version="2"), Terms(share=1.0, hold_seconds=10.0))
+        asked = run(load.paced, device.unix, [request], rate=100.0, seconds=1.5).result()
+        time.sleep(1.5)
+        found = device.end_shadow()
+    assert asked.failed == 0
+    assert (found.crashes, found.failed) == (0, 0)
+    assert found.samples == found.agreed > 50
+
+
+def test_requests_that_are_joined_run_as_one_and_each_gets_its_own_answer(
+    tmp_path: Path, nets: dict[str, ModelFile]
+) -> None:
+    file = nets["small"]
+    settings = {"models": {"small": {"max_batch_rows": 8, "batch_delay_microseconds": 2000}}}
+    rows = [gpu_models.golden(file, 1, seed=seed) for seed in range(8)]
+    requests = [load.infer("small", {"x": row}, binary_output=False) for row in rows]
+    with Device(tmp_path / "state", **settings) as device:
+        device.load(file)
+        with ThreadPoolExecutor(len(rows)) as pool:
+            found = list(pool.map(lambda request: asked_once(device.unix, request), requests * 4))
+    for row, answer in zip(rows * 4, found, strict=True):
+        assert np.allclose(answer, on_cpu(file, row), atol=1e-4, rtol=1e-3)
+
+
+def asked_once(address: str, request: bytes) -> np.ndarray:
+    client = load.Client(address)
+    try:
+        assert client.ask(request) == 200, client.body
+        (output,) = json.loads(client.body)["outputs"]
+        return np.array(output["data"], np.float32)
+    finally:
+        client.close()
 
 
 async def test_a_version_that_was_tested_on_the_gpu_does_not_serve_without_it_unless_the_cpu_may_stand_in(
