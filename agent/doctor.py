@@ -51,7 +51,10 @@ class Check:
 def examine(settings: AgentSettings) -> Iterator[Check]:
     """All checks, one after the other."""
     yield _disk(settings)
-    yield _onnxruntime(settings)
+    runtime = _onnxruntime(settings)
+    yield runtime
+    if runtime.result == "ok":
+        yield from _accelerators(settings)
     try:
         enrolled = identity.enrolment(settings.state_dir)
         keys = identity.keys(settings.state_dir)
@@ -100,6 +103,25 @@ def _onnxruntime(settings: AgentSettings) -> Check:
     if missing:
         return Check("onnxruntime", "failed", f"{detail}; asked for {', '.join(missing)}", "correct serving.providers")
     return Check("onnxruntime", "ok", detail)
+
+
+def _accelerators(settings: AgentSettings) -> Iterator[Check]:
+    """Whether those come up that the runtime was built with; nothing where there is none."""
+    remedy = "look at the GPU's driver and at the libraries that ONNX Runtime wants; `nvidia-smi` must find the GPU"
+    command = interpreter.command("agent.serving.worker_check", python=settings.serving.worker_python)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SECONDS, check=False)
+        found: dict[str, str] = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        yield Check("gpu", "warning", f"a model of one node did not come to an end: {error}", remedy)
+        return
+    up = [name for name, why in found.items() if not why]
+    down = [why for why in found.values() if why]
+    detail = "; ".join([*(f"{name} comes up" for name in up), *down])
+    if set(settings.serving.providers or ()) & (set(found) - set(up)):
+        yield Check("gpu", "failed", detail, remedy)
+    elif found:
+        yield Check("gpu", "ok", detail) if up else Check("gpu", "warning", detail, remedy)
 
 
 def _manager(url: str) -> tuple[Check, datetime | None]:

@@ -55,7 +55,7 @@ class ServingSettings(Section):
     worker_python: str | None = None  # interpreter that has onnxruntime; None: our own
     providers: tuple[str, ...] | None = None  # None: those of the release, best first
     cpu_fallback: bool = False  # the CPU may stand in where no accelerator that the release names takes the model
-    fp16: Literal["auto", "off"] = "auto"  # TensorRT in 16 bits, for releases that allow it
+    fp16: Literal["auto", "off"] = "auto"  # TensorRT in 16 bits, CUDA in TF32, where releases allow it
     gpu_memory_bytes: PositiveInt | None = None  # for one version on a GPU; None: what it takes
     when_memory_is_short: Literal["refuse", "stop-start"] = "refuse"  # stop-start: the old version ends before
     threads: PositiveInt = 1  # of one inference

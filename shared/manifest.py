@@ -17,7 +17,8 @@ MAX_NAMES: Final = 256  # of operator domains, providers, hardware classes
 
 #: Artifacts of a release. `model` is the ONNX file, `golden` an .npz, `baseline` JSON (baseline.py).
 ArtifactName = Literal["model", "golden", "baseline"]
-#: Name of a tolerance: a release that states it lets TensorRT compute in 16 bits, and be so far off.
+#: Name of a tolerance: a release that states it lets TensorRT compute in 16 bits and CUDA in TF32, and be so
+#: far off.
 HALF_PRECISION: Final = "TensorrtExecutionProvider/fp16"
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
@@ -98,7 +99,7 @@ class Manifest(Part):
 
     @property
     def half_precision(self) -> bool:
-        """Whether TensorRT may compute in 16 bits."""
+        """Whether TensorRT may compute in 16 bits, and CUDA in TF32."""
         return HALF_PRECISION in self.tolerance
 
     @property

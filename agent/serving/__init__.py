@@ -14,6 +14,7 @@
     shadow (front) lends what was answered to a candidate -> worker_shadow (worker_shadow_wire ●, worker_compare ●)
     shadow_runner (daemon) keeps its process and its counts; no request ever goes to it
 
+    worker_placement ●: what may stay on the CPU    worker_check: does the GPU come up at all (doctor)
     providers ●: which of them may run a version    loading ●: what a worker is asked to load, and why it does not
     engines: what they compile, kept for each model and runtime (worker_facts); worker_memory: what a model takes
 

@@ -29,7 +29,7 @@ class EnginesMissingError(LoadError):
 
 
 class ProviderError(LoadError):
-    """The version comes up on another provider than its self-test ran on."""
+    """The version does not come up on the provider that its self-test ran on."""
 
     code = "E_PROVIDER_CHANGED"
     default_remedy = "look at the GPU's driver; serving.cpu_fallback: true lets the CPU stand in"
@@ -50,7 +50,16 @@ class ModelFile:
     provider: str | None = None  # that the self-test ran on
     stand_in: str | None = None  # why that is the CPU, where it should be an accelerator
     digest: str = ""  # of the file; empty: engines are not kept
-    fp16: bool = False  # the release allows it
+    fp16: bool = False  # the release allows less exact arithmetic
+
+
+def failed(file: ModelFile, why: str, *, no_provider: bool) -> LoadError:
+    """What a worker's words mean: where the provider is missing that the self-test ran on, the file is not at fault."""
+    if no_provider and file.provider is not None:
+        return ProviderError(
+            f"{file.model} {file.version} was tested on {file.provider} and does not come up there: {why}"
+        )
+    return LoadError(f"{file.model} {file.version} does not load: {why}")
 
 
 def judged(file: ModelFile, provider: str, passed_over: Sequence[str], *, cpu_fallback: bool) -> str | None:

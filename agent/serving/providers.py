@@ -53,12 +53,16 @@ def options(fit: Sequence[str], *, engines: str | None, half: bool, gpu_memory_b
     Args:
         engines: folder for compiled engines and timings; one for each model, since the provider names its files by
             the graph without its weights.
-        half: TensorRT may compute in 16 bits.
+        half: less exact arithmetic will do: TensorRT in 16 bits, CUDA in TF32, which rounds factors to 11 bits.
         gpu_memory_bytes: upper bound of the arena (CUDA) and of scratch memory while building (TensorRT).
     """
     found: dict[str, dict[str, str | int | bool]] = {}
     if CUDA in fit:
-        found[CUDA] = {"arena_extend_strategy": "kSameAsRequested"}  # the other one doubles: memory is shared here
+        found[CUDA] = {
+            "arena_extend_strategy": "kSameAsRequested",  # the other one doubles, and memory may be shared
+            "cudnn_conv_algo_search": "HEURISTIC",  # trying all of them takes long at each new number of rows (ADR 36)
+            "use_tf32": half,
+        }
         if gpu_memory_bytes is not None:
             found[CUDA]["gpu_mem_limit"] = gpu_memory_bytes
     if TENSORRT in fit:
@@ -76,7 +80,7 @@ def options(fit: Sequence[str], *, engines: str | None, half: bool, gpu_memory_b
 
 def tolerance_names(provider: str, *, half: bool) -> tuple[str, ...]:
     """Under which names a release may state how far off answers of `provider` may be, the most exact one first."""
-    precise = (HALF_PRECISION,) if half and provider == TENSORRT else ()
+    precise = (HALF_PRECISION,) if half and provider in (TENSORRT, CUDA) else ()
     return (*precise, provider, "default")
 
 

@@ -254,7 +254,7 @@ class Runner:
             raise failed
         news = json.loads(message)
         if "failed" in news:
-            raise LoadError(f"{self.file.model} {self.file.version} does not load: {news['failed']}")
+            raise loading.failed(self.file, str(news["failed"]), no_provider=bool(news.get("no_provider")))
         self._forks.unconfined(news.get("unconfined", ()))
         self.stand_in = loading.judged(
             self.file, str(news["provider"]), news["passed_over"], cpu_fallback=self._settings.cpu_fallback

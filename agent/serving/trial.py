@@ -35,6 +35,7 @@ _LATENCY_RUNS = 5
 _END_WITH_PARENT = 1  # for prctl(2)
 _TINY = 1e-12
 _FIRST_TO_GO = "800"  # when memory runs out, before anything that serves
+_GPU_FULL = "the GPU, or serving.gpu_memory_bytes, has not the memory that a run of the golden inputs takes ({})"
 _OUT_OF_MEMORY = "it needs more than the memory limit of {:.1f} GiB"
 
 
@@ -82,7 +83,7 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     import numpy as np
 
-    from agent.serving import worker_session
+    from agent.serving import worker_placement, worker_session
 
     before = worker_memory.now()
     try:
@@ -93,7 +94,8 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
             options=request.get("options"),
         )
     except worker_session.NoProviderError as error:
-        raise TrialFailed("E_PROVIDER", str(error)) from None
+        reason = "E_MEMORY" if worker_placement.short_of_memory(str(error)) else "E_PROVIDER"
+        raise TrialFailed(reason, str(error)) from None
     except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common root
         raise TrialFailed("E_LOAD", f"the model does not load: {_why(error, request)}") from None
     with np.load(str(request["golden"]), allow_pickle=False) as golden:
@@ -104,12 +106,15 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         got = session.run(inputs)
     except Exception as error:  # noqa: BLE001 - as above
+        if session.provider != CPU and worker_placement.short_of_memory(str(error)):
+            raise TrialFailed("E_MEMORY", _GPU_FULL.format(worker_placement.plain(error))) from None
         raise TrialFailed("E_LOAD", f"the model does not run: {_why(error, request)}") from None
     worst = _compare(got, wanted, _tolerance(request, session.provider))
     latency = _latency(session, inputs)
     if request.get("writable"):  # an engine is made for the shapes that it has seen
         _as_many(session, inputs, int(request.get("rows", 1)))
-    peak, resident = worker_memory.added(before, worker_memory.now(), unified=session.provider != CPU)
+    unified = session.provider != CPU and worker_memory.unified()
+    peak, resident = worker_memory.added(before, worker_memory.now(), unified=unified)
     return {
         "passed": True,
         "reason": None,

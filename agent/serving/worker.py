@@ -25,6 +25,7 @@ import numpy as np
 from agent.serving import (
     worker_batch,
     worker_oip,
+    worker_placement,
     worker_probe,
     worker_regions,
     worker_sandbox,
@@ -39,6 +40,8 @@ from shared import probes
 
 _MICRO = 1000  # nanoseconds
 _ONE_DESCRIPTOR = socket.CMSG_LEN(struct.calcsize("i"))
+_GPU_LOST = 17  # as an exit code
+_MOST_WARMED = 16  # numbers of rows
 _IDLE_MS = 2  # without a request for so long, what was answered is probed
 
 
@@ -57,7 +60,8 @@ def serve(control: socket.socket, job: Mapping[str, Any]) -> None:
         session, took = _load(job, priority)
     except BaseException as error:  # noqa: BLE001 - whatever it was, the daemon is told before this process ends
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        control.send(json.dumps({"failed": lines[0][:1000]}).encode())
+        no_provider = isinstance(error, worker_session.NoProviderError)
+        control.send(json.dumps({"failed": lines[0][:1000], "no_provider": no_provider}).encode())
         os._exit(1)
     scheduled = priority.stay_behind() if job.get("shadow") else priority.rise()
     if scheduled == worker_scheduling.REALTIME:
@@ -94,7 +98,7 @@ def _load(job: Mapping[str, Any], priority: worker_scheduling.Priority) -> tuple
     )
     _agrees("inputs", session.inputs, job["inputs"])
     _agrees("outputs", session.outputs, job["outputs"])
-    _warm_up(session)
+    _warm_up(session, int(job.get("max_batch_rows", 1)))
     return session, time.monotonic() - start
 
 
@@ -105,25 +109,25 @@ def _agrees(side: str, specs: Sequence[Any], promised: Sequence[Mapping[str, Any
         raise ValueError(f"the model's {side} are {have}, its manifest says {want}")
 
 
-def _warm_up(session: worker_session.Session) -> None:
+def _warm_up(session: worker_session.Session, rows: int) -> None:
     """One run on zeros, so that the first client does not pay for it. Models that refuse zeros are not wrong.
 
-    Not where an accelerator would have to guess a size: it would compile for that.
+    On an accelerator, which sets up each size anew, one for each number of rows that requests are joined to; none
+    where it would have to guess another size: it would compile for that.
     """
-    guessed = any(size == -1 for spec in session.inputs for size in spec.shape[1:])
-    if guessed and session.provider != worker_session.CPU:
+    on_cpu = session.provider == worker_session.CPU
+    if not on_cpu and any(size == -1 for spec in session.inputs for size in spec.shape[1:]):
         return
     try:
-        session.run(
-            {
-                spec.name: np.full(
-                    [max(size, 1) for size in spec.shape], "" if spec.datatype == "BYTES" else 0, spec.dtype
-                )
-                for spec in session.inputs
-            }
-        )
+        for count in range(1, 2 if on_cpu else min(rows, _MOST_WARMED) + 1):
+            session.run({spec.name: _zeros(spec, count) for spec in session.inputs})
     except Exception:  # noqa: BLE001 - onnxruntime's exceptions have no common root; golden inputs are the real test
         return
+
+
+def _zeros(spec: worker_session.Spec, rows: int) -> np.ndarray:
+    shape = [(rows if at == 0 else 1) if size == -1 else max(size, 1) for at, size in enumerate(spec.shape)]
+    return np.full(shape, "" if spec.datatype == "BYTES" else 0, spec.dtype)
 
 
 class Marks(NamedTuple):
@@ -153,6 +157,7 @@ class Worker:
         self._along = worker_session.projection(str(job["path"]))
         self._prober = worker_probe.Prober(on=bool(job.get("probes", True)), along=self._along)
         self._awake = bool(job.get("wakeful"))
+        self._lost = False  # the GPU
 
     def run(self) -> None:
         """Until the control socket is closed."""
@@ -263,6 +268,8 @@ class Worker:
             reply = reply._replace(held=1)
         if self._data is not None:
             self._data.send(worker_wire.pack_reply(reply))
+        if self._lost:  # nothing that this process asks of the GPU will work again: another one takes its place
+            os._exit(_GPU_LOST)
 
     def _idle(self) -> list[tuple[int, int]]:
         with contextlib.suppress(ConnectionError):  # the front is gone: its end of file is next
@@ -321,6 +328,7 @@ class Worker:
             results = self._session.run(call.inputs)
         except Exception as error:  # noqa: BLE001 - one request's fault must not take the worker
             text = f"onnx runtime error: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            self._lost = self._lost or worker_placement.lost(text)
             return self._refuse(request, 500, worker_wire.INTERNAL, text, call.request_id), {}, {}
         rows = worker_batch.rows_of(call.inputs) if self._batching is not None else 1
         return self._conclude(request, call, results, Marks(begin, parsed, time.perf_counter_ns(), rows, rows))

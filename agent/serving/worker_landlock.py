@@ -55,7 +55,7 @@ def restrict(*, readable: Iterable[str], writable: Iterable[str], devices: Itera
         for paths, rights in (
             (readable, _READ),
             (writable, guarded & ~_EXECUTE),
-            (devices, _READ | _WRITE_FILE | _DEVICE_CONTROL),
+            (devices, _READ | _WRITE_FILE | _TRUNCATE | _DEVICE_CONTROL),
         ):
             for path in paths:
                 _allow(libc, ruleset, path, rights & guarded)

@@ -3,10 +3,12 @@
 I/O: disk.
 """
 
+import ctypes
 import re
 from typing import NamedTuple
 
 _KIB = 1024
+_INTEGRATED = 18  # for cuDeviceGetAttribute
 
 
 class Memory(NamedTuple):
@@ -38,6 +40,21 @@ def added(before: Memory, after: Memory, *, unified: bool) -> "tuple[int, int]":
     lasting = (after.private_bytes or after.resident_bytes) - (before.private_bytes or before.resident_bytes)
     lost = before.available_bytes - after.available_bytes if unified else 0
     return max(peak, lost, 0), max(lasting, lost, 0)
+
+
+def unified() -> bool:
+    """Whether the GPU shares the machine's memory, as a Jetson's does: a card has its own. Ask after it was used.
+
+    True where its driver does not tell.
+    """
+    device, shares = ctypes.c_int(), ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        failed = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0)
+        failed = failed or driver.cuDeviceGetAttribute(ctypes.byref(shares), _INTEGRATED, device)
+    except (OSError, AttributeError):
+        return True
+    return bool(failed or shares.value)
 
 
 def _numbers(path: str) -> "dict[str, int]":

@@ -11,6 +11,7 @@ I/O: disk, process.
 import ctypes
 import glob
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,9 @@ _ACCELERATOR = (
     *("/proc/device-tree", "/sys/firmware/devicetree", "/sys/bus", "/sys/class", "/sys/devices", "/sys/module"),
     *("/sys/dev", "/sys/kernel/mm"),
 )
+_LIBRARY_CACHE = "/etc/ld.so.cache"  # where the system finds libraries: a driver's may lie anywhere
+_GPU_LIBRARY = re.compile(rb"/[^\0]*/lib(?:cu|nv)[^/\0]*\.so[^/\0]*(?=\0)")
+_THREADS = "/proc/self/task"  # CUDA gives up where it may not write the names of its threads there
 _DEVICES = ("/dev/nv*", "/dev/dri", "/dev/dri/*", "/dev/host1x*", "/dev/dma_heap")
 
 
@@ -60,14 +64,15 @@ def enter(*, readable: Sequence[str], writable: Sequence[str] = (), accelerator:
         version = worker_landlock.restrict(
             readable=[*readable, *writable, *_needed(readable, accelerator=accelerator)],
             writable=writable,
-            devices=[*_found(_DEVICES), "/dev/null"] if accelerator else (),
+            devices=[*_found(_DEVICES), "/dev/null", _THREADS] if accelerator else (),
         )
         if threads > 1 and version < 8:
             missing.append(f"Landlock for {threads - 1} threads that run already (needs Linux 7)")
     except worker_landlock.NoLandlockError as error:
-        missing.append(f"Landlock ({error}): a model could make onnxruntime read any file of this user")
+        reach = "read any file of this user" + (", or change one through the rights of its GPU's driver" * accelerator)
+        missing.append(f"Landlock ({error}): a model could make onnxruntime {reach}")
     try:
-        worker_seccomp.restrict(may_write=bool(writable))
+        worker_seccomp.restrict(may_write=bool(writable), devices=accelerator)
     except worker_seccomp.NoSeccompError as error:
         lost = "processes and the machine's settings stay in reach"
         if accelerator or not _leave_network(libc):
@@ -117,12 +122,23 @@ def _needed(readable: Sequence[str], *, accelerator: bool) -> Iterator[str]:
     for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}:
         yield from (os.path.join(prefix, "lib"), os.path.join(prefix, "lib64"))
     closed = [os.path.realpath(path) for path in readable]
-    for path in (*sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":")):
+    drivers = _gpu_libraries() if accelerator else ()
+    for path in (*sys.path, *os.environ.get("LD_LIBRARY_PATH", "").split(":"), *drivers):
         # A folder that holds the models holds keys, too: whoever put it on the path did not mean that.
         if path and not any(_holds(os.path.realpath(path), model) for model in closed):
             yield path
     if accelerator:
         yield from _found(_ACCELERATOR)
+
+
+def _gpu_libraries() -> Iterator[str]:
+    """Folders with libraries of GPUs, by the system's own list of them."""
+    try:
+        with open(_LIBRARY_CACHE, "rb") as file:
+            found = {os.fsdecode(path) for path in _GPU_LIBRARY.findall(file.read())}
+    except OSError:
+        return
+    yield from sorted({os.path.dirname(place) for path in found for place in (path, os.path.realpath(path))})
 
 
 def _holds(folder: str, path: str) -> bool:

@@ -28,10 +28,10 @@ NEVER: _Calls = {
     "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240), "move_pages": (279, 239), "migrate_pages": (256, 238),
     # the network, and other ways to strangers
-    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
-    "accept4": (288, 242), "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186),
-    "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193),
-    "semctl": (66, 191), "semtimedop": (220, 192), "mq_open": (240, 180), "mq_unlink": (241, 181),
+    "connect": (42, 203), "accept": (43, 202), "accept4": (288, 242),
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186), "msgsnd": (69, 189),
+    "msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191),
+    "semtimedop": (220, 192), "mq_open": (240, 180), "mq_unlink": (241, 181),
     # other views of the machine
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "move_mount": (429, 429),
     "open_tree": (428, 428), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432),
@@ -62,23 +62,29 @@ CHANGES: _Calls = {
     "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "removexattrat": (466, 466),
 }  # fmt: skip
+#: Refused as well but for GPU drivers, which cannot do without an ear that nobody is let in by: CUDA offers its
+#: descriptors to other processes there. What is not made for connections could send to strangers, so it stays refused.
+EARS: _Calls = {"bind": (49, 200), "listen": (50, 201)}
 #: Looked at more closely, or said not to exist so that the C library takes the older form.
 LOOKED_AT: _Calls = {
     "clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261),
     "ioctl": (16, 29), "fcntl": (72, 25), "open": (2, None), "openat": (257, 56), "openat2": (437, 437),
+    "socket": (41, 198),
 }  # fmt: skip
+_CLEARED = ("unlink", "unlinkat")  # CUDA takes away what is not there before it starts, and gives up at EPERM
 _SECCOMP = (317, 277)
 
 _THREAD = 0x10000  # clone: more of this process, not another one
 _NAMESPACES = 0x7E020000  # clone: new views of mounts, processes, network, users, ...
 _CONTROLS = (0x5412, 0x8901, 0x8902)  # ioctl: type for the user (TIOCSTI); signals to others by a descriptor
 _COMMANDS = (8, 10, 15, 1033)  # fcntl: the same (F_SETOWN, F_SETSIG, F_SETOWN_EX); seals on the arena (F_ADD_SEALS)
+_UNIX, _SEQPACKET = 1, (5, 0x80005)  # socket: domain; type, also with SOCK_CLOEXEC
 _TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE = 0, 4  # places in what the kernel shows to the filter
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
-_EPERM, _ENOSYS = _REFUSE | errno.EPERM, _REFUSE | errno.ENOSYS
+_EPERM, _ENOSYS, _ENOENT = _REFUSE | errno.EPERM, _REFUSE | errno.ENOSYS, _REFUSE | errno.ENOENT
 _ALL_THREADS, _KEEP_SPEED = 1, 4  # the latter: before 5.16 a filter slowed all computing down
 _SET_FILTER, _BY_PRCTL, _MODE_FILTER = 1, 22, 2
 
@@ -89,8 +95,13 @@ class NoSeccompError(Exception):
     """This kernel, or what confines this process already, does not offer it."""
 
 
-def restrict(*, may_write: bool) -> None:
+def restrict(*, may_write: bool, devices: bool = False) -> None:
     """Refuse the calls above from now on, in every thread. `no_new_privs` must be set.
+
+    Args:
+        may_write: files may be made; which ones, Landlock says.
+        devices: what GPU drivers need beside: files may be opened to write, as they do with devices and the names
+            of their threads, and again Landlock says which; sockets of one kind.
 
     Raises:
         NoSeccompError: nothing has changed.
@@ -98,7 +109,7 @@ def restrict(*, may_write: bool) -> None:
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
         raise NoSeccompError(f"the numbers of the calls on {machine} are not known")
-    lines = program(machine, pid=os.getpid(), may_write=may_write)
+    lines = program(machine, pid=os.getpid(), may_write=may_write, devices=devices)
     code = b"".join(struct.pack("HBBI", *line) for line in lines)
     buffer = ctypes.create_string_buffer(code, len(code))
     listing = struct.pack("HxxxxxxP", len(lines), ctypes.addressof(buffer))
@@ -111,7 +122,7 @@ def restrict(*, may_write: bool) -> None:
         raise NoSeccompError(os.strerror(ctypes.get_errno()))
 
 
-def program(machine: str, *, pid: int, may_write: bool) -> Sequence[_Line]:
+def program(machine: str, *, pid: int, may_write: bool, devices: bool = False) -> Sequence[_Line]:
     """The filter for the process `pid` on `machine`, in classic BPF."""
     architecture, column = _ARCHITECTURES[machine]
     lines: list[_Line] = [
@@ -122,15 +133,16 @@ def program(machine: str, *, pid: int, may_write: bool) -> Sequence[_Line]:
     ]
     if machine == "x86_64":
         lines += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
-    for numbers in (NEVER, {} if may_write else CHANGES):
-        for pair in numbers.values():
-            lines += _when(pair[column], [(_RETURN, 0, 0, _EPERM)])
-    for name, rule in _rules(pid, may_write):
+    for numbers in (NEVER, {} if may_write else CHANGES, {} if devices else EARS):
+        for name, pair in numbers.items():
+            why = _ENOENT if devices and name in _CLEARED else _EPERM
+            lines += _when(pair[column], [(_RETURN, 0, 0, why)])
+    for name, rule in _rules(pid, may_write=may_write, devices=devices):
         lines += _when(LOOKED_AT[name][column], rule)
     return [*lines, (_RETURN, 0, 0, _ALLOW)]
 
 
-def _rules(pid: int, may_write: bool) -> Iterable[tuple[str, Sequence[_Line]]]:
+def _rules(pid: int, *, may_write: bool, devices: bool) -> Iterable[tuple[str, Sequence[_Line]]]:
     yield "clone3", [(_RETURN, 0, 0, _ENOSYS)]  # its flags lie in memory, where no filter can look
     yield "clone", [_argument(0), (_ANY_BIT, 0, 1, _THREAD), (_ANY_BIT, 0, 1, _NAMESPACES), *_END]
     yield "kill", _only(0, pid)
@@ -138,10 +150,15 @@ def _rules(pid: int, may_write: bool) -> Iterable[tuple[str, Sequence[_Line]]]:
     yield "prlimit64", _only(0, 0, pid)
     yield "ioctl", _none_of(1, _CONTROLS)
     yield "fcntl", _none_of(1, _COMMANDS)
-    if not may_write:
+    yield "socket", _ear() if devices else [(_RETURN, 0, 0, _EPERM)]
+    if not may_write and not devices:
         yield "openat2", [(_RETURN, 0, 0, _ENOSYS)]
         yield "open", [_argument(1), (_ANY_BIT, 0, 1, _TO_WRITE), *_END]
         yield "openat", [_argument(2), (_ANY_BIT, 0, 1, _TO_WRITE), *_END]
+
+
+def _ear() -> Sequence[_Line]:
+    return [_argument(0), (_EQUAL, 1, 0, _UNIX), (_RETURN, 0, 0, _EPERM), *_only(1, *_SEQPACKET)]
 
 
 _END: Sequence[_Line] = ((_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW))

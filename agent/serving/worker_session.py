@@ -6,18 +6,22 @@ holds a session: a session must not live across a fork.
 I/O: disk.
 """
 
+import contextlib
 import os
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import onnxruntime as ort
 
+from agent.serving import worker_placement
 from shared import probes
 
 GOLDEN = "golden.npz"  # beside the model in its slot
 CPU = "CPUExecutionProvider"
+_TELLS = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")  # who got which node; since 1.24
 
 NUMPY = {
     "BOOL": np.dtype(np.bool_),
@@ -53,7 +57,13 @@ _ORT = {
 
 
 class NoProviderError(Exception):
-    """No acceptable provider could take the whole model."""
+    """No acceptable provider could take the whole model. `reasons`: each begins with the name of one that was tried."""
+
+    def __init__(self, wanted: Sequence[str], reasons: Sequence[str]) -> None:
+        super().__init__(
+            "none of {} can run the model ({})".format(", ".join(wanted), "; ".join(reasons) or "not installed here")
+        )
+        self.reasons = list(reasons)
 
 
 class Spec:
@@ -83,22 +93,28 @@ class Session:
 
 
 def load(
-    path: str,
+    path: "Union[str, bytes]",
     *,
     providers: Sequence[str],
     threads: int,
     options: Optional[Mapping[str, Mapping[str, Any]]] = None,
 ) -> Session:
-    """The model at `path`, on the first of `providers` that can take all of it. `options`: provider -> its options.
+    """The model at `path`, or in these bytes, on the first of `providers` that can take all of it.
+
+    `options`: provider -> its options.
 
     A provider other than the CPU's is asked for strictly: nodes that it leaves over go to the next one in the
-    list, never silently to the CPU. onnxruntime's own second attempt with other providers is switched off.
+    list, never silently to the CPU, but for what computes shapes (worker_placement); an onnxruntime that does not
+    tell who got which node refuses models with those, too. Its own second attempt with other providers is off.
 
     Raises:
         NoProviderError: none of them is installed here, or none took the model.
     """
     reasons: list[str] = []
-    for chosen in _choices(providers, ort.get_available_providers()):
+    choices = _choices(providers, ort.get_available_providers())
+    if any(CPU not in chosen for chosen in choices):
+        _find_libraries()
+    for chosen in choices:
         try:
             session = ort.InferenceSession(
                 path,
@@ -109,14 +125,31 @@ def load(
         except Exception as error:
             if CPU in chosen:
                 raise
-            reasons.append(f"{chosen[0]}: {(str(error).splitlines() or [type(error).__name__])[0][:300]}")
+            reasons.append(f"{chosen[0]}: {worker_placement.plain(error)}")
             continue
-        if session.get_providers()[0] == chosen[0]:
+        unfit = _unfit(session, chosen)
+        if not unfit:
             return Session(session, reasons)
-        reasons.append(f"{chosen[0]}: not used by onnxruntime")
-    raise NoProviderError(
-        "none of {} can run the model ({})".format(", ".join(providers), "; ".join(reasons) or "not installed here")
-    )
+        reasons.append(f"{chosen[0]}: {unfit}")
+    raise NoProviderError(providers, reasons)
+
+
+def _find_libraries() -> None:
+    """Those of CUDA that pip installed beside onnxruntime, which no search path of the system names."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(sys.stderr):  # where it complains of those that are missing
+            ort.preload_dlls()
+
+
+def _unfit(session: "ort.InferenceSession", chosen: Sequence[str]) -> str:
+    """Why this session does not do for the providers that it was made for; empty: it does."""
+    if session.get_providers()[0] != chosen[0]:
+        return "onnxruntime could not start it (its driver or libraries are missing, or do not fit)"
+    if CPU in chosen or not _TELLS:
+        return ""
+    parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name == CPU]
+    left = worker_placement.left_over((node.op_type, node.name) for part in parts for node in part.get_nodes())
+    return f"leaves nodes to the CPU: {left}" if left else ""
 
 
 def projection(path: str) -> Optional[probes.Projection]:
@@ -145,7 +178,9 @@ def _options(threads: int, *, strict: bool) -> "ort.SessionOptions":
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     if strict:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_session_config_entry(
+            "session.record_ep_graph_assignment_info" if _TELLS else "session.disable_cpu_ep_fallback", "1"
+        )
     return options
 
 

@@ -11,7 +11,7 @@ from agent.serving.providers import CPU
 from agent.update.reasons import NoMemoryError
 
 LOADING_FACTOR: Final = 2  # of the file's size, at the peak of loading (ONNX Runtime from a path: 1.8 to 2.1)
-GPU_CONTEXT_BYTES: Final = 300 * 1024**2  # what CUDA and its libraries take in each process
+GPU_CONTEXT_BYTES: Final = 300 * 1024**2  # of the machine's, that CUDA takes in each process
 _MIB: Final = 1024**2
 
 

@@ -40,7 +40,7 @@ def model() -> None:
 @click.option("--provider", "providers", multiple=True, default=("CPUExecutionProvider",), show_default=True,
               help="ONNX Runtime execution providers that are acceptable, best first; repeatable.")  # fmt: skip
 @click.option("--fp16", is_flag=True,
-              help="TensorRT may compute in 16 bits: faster, and a little off.")  # fmt: skip
+              help="TensorRT may compute in 16 bits, CUDA in TF32: faster, and a little off.")  # fmt: skip
 @click.option("--minimum-counter", type=click.IntRange(0),
               help="Devices may go back from it as far as this counter. Default: the release before.")  # fmt: skip
 @click.option("--threshold", type=click.IntRange(1, 8),

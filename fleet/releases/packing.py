@@ -44,7 +44,7 @@ class Label:
     hardware: tuple[str, ...] = ("*",)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     minimum_counter: int | None = None  # None: the release before, so that a fleet can go one back
-    fp16: bool = False  # TensorRT may compute in 16 bits
+    fp16: bool = False  # TensorRT may compute in 16 bits, CUDA in TF32
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +13,12 @@ from agent.__main__ import main
 from agent.identity import BrokerAccount, Enrolment
 from agent.update.slot_disk import SlotDisk
 from agent.update.slots import Record, Slot, State
+from tests.simulators import accelerators
+
+HIDDEN = {
+    "broken": {accelerators.TENSORRT: "no libnvinfer"},
+    "failing": {accelerators.CUDA: "CUDA failure 100: no CUDA-capable device is detected"},
+}
 
 
 def call(*arguments: str | Path) -> Result:
@@ -129,6 +136,28 @@ def test_the_doctor_finds_what_is_broken(tmp_path: Path) -> None:
     assert failed == {"disk", "onnxruntime", "manager", "broker"}
     assert all(check["remedy"] for check in document["checks"] if check["result"] == "failed")
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "asked", "result", "detail"),
+    [
+        ({}, (), "ok", "TensorrtExecutionProvider comes up; CUDAExecutionProvider comes up"),
+        ({"broken": {accelerators.TENSORRT: "none"}}, (), "ok", "CUDAExecutionProvider comes up; TensorrtExecutionP"),
+        (HIDDEN, (), "warning", "CUDAExecutionProvider: CUDA failure 100: no CUDA-capable device is detected"),
+        (HIDDEN, (accelerators.CUDA,), "failed", "CUDAExecutionProvider: CUDA failure 100: no CUDA-capable device"),
+    ],
+)
+def test_the_doctor_tries_the_gpu(
+    tmp_path: Path, plan: dict[str, Any], asked: tuple[str, ...], result: str, detail: str
+) -> None:
+    python = accelerators.interpreter(tmp_path, build_seconds=0, **plan)
+    serving = {"worker_python": python, "providers": list(asked) or None}
+    config = tmp_path / "agent.yaml"
+    config.write_text(json.dumps({"serving": serving}))
+    found = json.loads(call("doctor", "--config", config, "--state-dir", tmp_path, "--json").stdout)
+    (check,) = [each for each in found["checks"] if each["name"] == "gpu"]
+    assert check["result"] == result, check
+    assert detail in check["detail"]
 
 
 def test_the_doctor_looks_for_the_providers_that_are_asked_for(tmp_path: Path) -> None:

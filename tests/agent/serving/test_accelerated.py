@@ -18,12 +18,15 @@ from onnx import helper, numpy_helper
 from agent.serving import interpreter
 from agent.serving.engines import Engines
 from agent.serving.loading import ProviderError
+from agent.serving.observations import WorkerDied
 from agent.serving.providers import CPU, CUDA, TENSORRT
 from agent.serving.supervisor import EnginesMissingError, LoadError, ModelFile
 from agent.settings import ServingSettings
+from agent.update import reasons
 from shared.identifiers import sha256
 from shared.manifest import Tensor
 from tests.agent.serving.kit import Digits, endpoint, model_file, save_model, worker_pids
+from tests.bench import load
 from tests.simulators import accelerators
 
 ALL = (TENSORRT, CUDA, CPU)
@@ -63,15 +66,23 @@ def attempt(python: str, model: Path, golden: Path, *, providers: tuple[str, ...
         ({}, ALL, TENSORRT, []),
         ({}, (CUDA, TENSORRT), CUDA, []),
         ({"leaves": {TENSORRT: ["Softmax"]}}, ALL, TENSORRT, []),  # CUDA helps it out
-        ({"broken": {TENSORRT: "no libnvinfer"}}, ALL, CUDA, ["TensorrtExecutionProvider: not used"]),
+        ({"broken": {TENSORRT: "no libnvinfer"}}, ALL, CUDA, ["TensorrtExecutionProvider: Please install TensorRT"]),
         ({"leaves": {TENSORRT: ["Softmax"], CUDA: ["Softmax"]}}, ALL, CPU, ["Softmax", "Softmax"]),
         ({"missing": [TENSORRT]}, ALL, CUDA, []),
         (
             {"broken": {CUDA: "no driver"}},
             (CUDA, CPU),
             CPU,
-            ["CUDAExecutionProvider: This session contains"],
+            ["CUDAExecutionProvider: onnxruntime could not start it"],
         ),
+        (
+            {"failing": {CUDA: "CUDA failure 100: no CUDA-capable device is detected"}},
+            (CUDA, CPU),
+            CPU,
+            ["CUDAExecutionProvider: CUDA failure 100: no CUDA-capable device is detected"],
+        ),
+        ({"leaves": {CUDA: ["Flatten"]}}, (CUDA, CPU), CUDA, []),  # computes shapes, as far as its type tells
+        ({"leaves": {CUDA: ["Flatten"]}, "tells": False}, (CUDA, CPU), CPU, ["explicitly disabled by the user"]),
     ],
 )
 def test_the_first_provider_that_takes_the_whole_model_runs_it(
@@ -96,7 +107,33 @@ def test_a_model_that_only_the_cpu_could_finish_is_not_run_by_it_unasked(
     python = accelerators.interpreter(tmp_path, leaves={CUDA: ["Softmax"]})
     verdict = attempt(python, digits_model, golden, providers=(CUDA,))
     assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER")
+    assert "leaves nodes to the CPU: Softmax" in verdict["detail"]
+    older = accelerators.interpreter(tmp_path, leaves={CUDA: ["Softmax"]}, tells=False)
+    verdict = attempt(older, digits_model, golden, providers=(CUDA,))
+    assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER")
     assert "explicitly disabled" in verdict["detail"]
+
+
+@pytest.mark.parametrize(("when", "told"), [("making", "Available memory of"), ("running", "serving.gpu_memory_bytes")])
+def test_a_gpu_without_the_memory_is_no_fault_of_the_release(
+    tmp_path: Path, digits_model: Path, golden: Path, when: str, told: str
+) -> None:
+    python = accelerators.interpreter(tmp_path, out_of_memory={when: CUDA})
+    verdict = attempt(python, digits_model, golden, providers=(CUDA,))
+    assert (verdict["passed"], verdict["reason"]) == (False, reasons.NoMemoryError.code)
+    assert reasons.NoMemoryError.code not in reasons.PROVEN_BAD
+    assert told in verdict["detail"]
+    assert "bfc_arena" not in verdict["detail"]
+
+
+def test_an_option_that_the_runtime_does_not_know_is_named(tmp_path: Path, digits_model: Path, golden: Path) -> None:
+    python = accelerators.interpreter(tmp_path)
+    verdict = attempt(python, digits_model, golden, providers=(CUDA,), options={CUDA: {"no_such_option": "1"}})
+    assert (verdict["passed"], verdict["reason"]) == (False, "E_PROVIDER")
+    assert (
+        'CUDAExecutionProvider: provider_options_utils.h:182 Parse Unknown provider option: "no_such_option"'
+        in (verdict["detail"])
+    )
 
 
 @pytest.mark.parametrize(("off", "took", "passed"), [({TENSORRT: 0.004}, TENSORRT, True), ({CUDA: 0.004}, CUDA, False)])
@@ -242,8 +279,11 @@ async def test_a_worker_that_comes_up_on_another_provider_than_it_was_tested_on_
     python = accelerators.interpreter(tmp_path, broken={CUDA: "the driver is gone"})
     tested = on_gpu(digits_model, providers=(CUDA, CPU), provider=CUDA)
     async with endpoint(tmp_path / "state", worker_python=python) as running:
-        with pytest.raises(LoadError, match="none of CUDAExecutionProvider can run"):
+        with pytest.raises(ProviderError, match="does not come up there: none of CUDAExecutionProvider can run"):
             await running.serving.load(tested)
+        with pytest.raises(LoadError, match="does not load: none of CUDAExecutionProvider can run") as untested:
+            await running.serving.load(on_gpu(digits_model, providers=(CUDA,)))
+        assert not isinstance(untested.value, ProviderError)
     missing = accelerators.interpreter(tmp_path, missing=[CUDA])
     async with endpoint(tmp_path / "state", worker_python=missing) as running:
         with pytest.raises(ProviderError, match="was tested on CUDAExecutionProvider and comes up on CPU"):
@@ -261,3 +301,26 @@ async def test_the_cpu_stands_in_where_the_operator_lets_it_and_that_is_told(
         await running.serving.route("digits", "1.0.0")
         assert "runs on the CPU: CUDAExecutionProvider" in running.serving.stand_ins()["digits"]
     assert any("the CPU stands in" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_worker_that_lost_the_gpu_tells_its_client_and_another_one_takes_its_place(
+    tmp_path: Path, digits: Digits, digits_model: Path
+) -> None:
+    python = accelerators.interpreter(tmp_path, loses=3)  # the first of them before it serves
+    request = load.infer("digits", {"image": digits.images[:1]})
+    async with endpoint(tmp_path / "state", worker_python=python) as running:
+        await running.serving.load(on_gpu(digits_model, providers=(CUDA,)))
+        await running.serving.route("digits", "1.0.0")
+        (before,) = worker_pids()
+
+        def ask() -> list[int]:
+            client = load.Client(running.url)
+            try:
+                return [client.ask(request) for _ in range(3)]
+            finally:
+                client.close()
+
+        assert await asyncio.to_thread(ask) == [200, 200, 500]
+        await running.until(lambda: worker_pids() not in ([], [before]))
+        assert (await asyncio.to_thread(ask))[:2] == [200, 200]
+    assert any(isinstance(each, WorkerDied) and each.exit == "exit 17" for each in running.seen)

@@ -45,7 +45,12 @@ def test_a_worker_keeps_to_what_was_tested(measured: str | None, fallback: bool,
 def test_options_are_those_of_the_providers_that_are_asked() -> None:
     assert providers.options((CPU,), engines=None, half=True, gpu_memory_bytes=1) == {}
     found = providers.options(ALL, engines="here", half=True, gpu_memory_bytes=7)
-    assert found[CUDA] == {"arena_extend_strategy": "kSameAsRequested", "gpu_mem_limit": 7}
+    assert found[CUDA] == {
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": True,
+        "gpu_mem_limit": 7,
+    }
     assert found[TENSORRT] == {
         "trt_fp16_enable": True,
         "trt_engine_cache_enable": True,
@@ -58,10 +63,17 @@ def test_options_are_those_of_the_providers_that_are_asked() -> None:
     }
 
 
+def test_cuda_rounds_factors_only_for_releases_that_allow_it() -> None:
+    exact = providers.options((CUDA,), engines=None, half=False, gpu_memory_bytes=None)
+    assert exact[CUDA]["use_tf32"] is False
+
+
 def test_the_tolerance_is_looked_up_by_the_most_exact_name() -> None:
     assert providers.tolerance_names(TENSORRT, half=True) == ("TensorrtExecutionProvider/fp16", TENSORRT, "default")
     assert providers.tolerance_names(TENSORRT, half=False) == (TENSORRT, "default")
-    assert providers.tolerance_names(CUDA, half=True) == (CUDA, "default")
+    assert providers.tolerance_names(CUDA, half=True) == ("TensorrtExecutionProvider/fp16", CUDA, "default")
+    assert providers.tolerance_names(CUDA, half=False) == (CUDA, "default")
+    assert providers.tolerance_names(CPU, half=True) == (CPU, "default")
 
 
 def test_the_cpu_stands_in_only_where_something_else_was_wanted() -> None:

@@ -210,6 +210,62 @@ def test_a_folder_for_compiled_engines_can_be_written_and_nothing_else(slot: Pat
     assert found["driver"] == f"{engines}/driver"
 
 
+DRIVER = """
+    import socket, threading, ctypes
+    def number(path):
+        with open(path, 'w') as file: file.write('cuda')
+    def sending():
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    tried('device', os.open, '/dev/full', os.O_RDWR)
+    tried('name', number, f'/proc/self/task/{threading.get_native_id()}/comm')
+    tried('library', open, LIBRARY, 'rb')
+    def ear():
+        global heard
+        heard = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        heard.bind(chr(0) + f'cuda-uvmfd-{os.getpid()}')
+        heard.listen()
+    tried('ear', ear)
+    tried('model', os.open, MODEL, os.O_RDWR)
+    tried('new file', os.open, MODEL + '.new', os.O_RDWR | os.O_CREAT)
+    tried('elsewhere', os.open, '/dev/zero', os.O_RDWR)
+    tried('sending', sending)
+    tried('network', socket.socket)
+    tried('asking', lambda: heard.connect(chr(0) + 'stranger'))
+    tried('letting in', lambda: heard.accept())
+    tried('shorten', os.ftruncate, arena, 0)
+    tried('unlink', os.unlink, MODEL)
+"""
+
+
+@needs_seccomp
+@needs_landlock
+def test_what_a_gpus_driver_asks_for_works_with_an_accelerator_and_nothing_beside_it(
+    slot: Path, tmp_path: Path
+) -> None:
+    """As the driver of an NVIDIA H100 did: strace, and CUDA failure 304 where one of them was refused."""
+    library = tmp_path / "driver" / "libcuda.so.1"
+    library.parent.mkdir()
+    library.write_bytes(b"library")
+    cache = tmp_path / "cache"
+    cache.write_bytes(b"glibc-ld.so.cache1.1 libcuda.so.1\0" + os.fsencode(library) + b"\0")
+    before = f"""
+        arena = os.memfd_create('arena')
+        LIBRARY, MODEL = '{library}', '{slot}/model.onnx'
+        worker_sandbox._LIBRARY_CACHE = '{cache}'
+        worker_sandbox._DEVICES = ('/dev/full',)
+    """
+    found = confined(before, DRIVER, folder=slot, accelerator=True)
+    assert found.pop("missing") == []
+    assert [found.pop(name) for name in ("device", "name", "library", "ear")] == ["done"] * 4
+    assert found.pop("unlink") == errno.ENOENT  # and it is still there
+    assert (slot / "model.onnx").exists()
+    assert set(found.values()) <= {errno.EPERM, errno.EACCES}, found
+    assert len(found) == 8
+    before += "\n        heard = socket = __import__('socket').socketpair()[0]"
+    without = confined(before, DRIVER, folder=slot)
+    assert "done" not in without.values(), without
+
+
 def test_a_kernel_without_the_means_is_told_and_the_rest_still_holds(slot: Path) -> None:
     before = """
         from agent.serving import worker_landlock, worker_seccomp
@@ -267,7 +323,7 @@ def test_the_numbers_of_the_calls_are_the_kernels(machine: str, header: str, pat
         pytest.skip(f"{header} (linux-libc-dev) is not installed")
     kernels = dict(re.findall(rf"#define {pattern}", Path(header).read_text()))
     column = SHARED_MACHINES.index(machine)
-    known = {**worker_seccomp.NEVER, **worker_seccomp.CHANGES, **worker_seccomp.LOOKED_AT}
+    known = {**worker_seccomp.NEVER, **worker_seccomp.CHANGES, **worker_seccomp.EARS, **worker_seccomp.LOOKED_AT}
     compared = {name: (pair[column], int(kernels[name])) for name, pair in known.items() if name in kernels}
     assert {name: pair for name, pair in compared.items() if pair[0] != pair[1]} == {}
     assert len(compared) > 100
@@ -275,8 +331,11 @@ def test_the_numbers_of_the_calls_are_the_kernels(machine: str, header: str, pat
 
 @pytest.mark.parametrize("machine", SHARED_MACHINES)
 @pytest.mark.parametrize("may_write", [False, True])
-def test_every_jump_of_the_filter_lands_inside_and_every_path_ends(machine: str, may_write: bool) -> None:
-    lines = worker_seccomp.program(machine, pid=42, may_write=may_write)
+@pytest.mark.parametrize("devices", [False, True])
+def test_every_jump_of_the_filter_lands_inside_and_every_path_ends(
+    machine: str, may_write: bool, devices: bool
+) -> None:
+    lines = worker_seccomp.program(machine, pid=42, may_write=may_write, devices=devices)
     assert len(lines) < 4096  # the kernel's limit
     for at, (operation, true, false, _) in enumerate(lines):
         assert at + 1 + max(true, false) < len(lines) or operation == 0x06
