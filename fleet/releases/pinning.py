@@ -41,7 +41,7 @@ def verified(keystore: Keystore, described: Mapping[str, Any], fetch_root: Calla
         roles[name] = documents.read(Targets, text.encode())
         documents.verify(targets.signed, name, roles[name], None)
     keystore.pin_root(described["root"].encode())
-    return Trust(root, targets, roles)
+    return Trust(root, targets, roles, int(described.get("floor", 0)))
 
 
 def _root(keystore: Keystore, data: bytes, fetch_root: Callable[[int], bytes]) -> Metadata[Root]:

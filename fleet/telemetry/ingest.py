@@ -3,8 +3,8 @@
     link.messages -> signature -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
 
 A device sends everything again that no `down/ack` covers, in order: what was stored before is dropped, and what comes
-after a gap is left for the next round (go-back-N). Windows of one transaction are stored by one statement; only when
-that fails, one by one, so that a bad one harms no other.
+after a gap is left for the next round (go-back-N), unless the manager was restored from a backup (`gaps`). Windows of
+one transaction are stored by one statement; only when that fails, one by one, so that a bad one harms no other.
 
 I/O: tasks.
 """
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from fleet.store import devices, windows
+from fleet.store import devices, releases, windows
 from fleet.telemetry import bounds, heard
+from fleet.telemetry.gaps import Gaps
 from fleet.telemetry.rate import Buckets
 from shared import seal
 from shared.errors import BadInputError, FlotillaError
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 #: Messages that share one commit.
 BATCH: Final = 256
+#: Assignments are never numbered so high; a device that claims it is wrong.
+MOST_ASSIGNMENTS: Final = 2**31 - 2**24
 _WANTS: Final = f"/up/{Channel.WANT}"
 
 
@@ -59,6 +62,7 @@ class Owed:
     """What one transaction holds, and what is to be said once it is durable."""
 
     speakers: Speakers
+    gaps: Gaps | None = None  # of a restored manager
     durable: dict[Line, dict[str, int]] = field(default_factory=dict)  # of those who spoke: kind -> sequence
     moved: set[tuple[str, str, str]] = field(default_factory=set)  # device, stream, kind: not yet written
     windows: list[TelemetryWindow] = field(default_factory=list)  # not yet written
@@ -70,7 +74,12 @@ class Owed:
         line = (message.device, message.stream)
         if line not in self.durable:
             self.durable[line] = self.speakers.durable(*line)
-        return message.after <= self.durable[line].get(kind, 0) < message.sequence
+        known = self.durable[line].get(kind, 0)
+        if message.after > known and self.gaps is not None and self.gaps.over((*line, kind), message.sequence):
+            logger.warning("a line goes on after a restore device=%s kind=%s had=%d lost=%d",
+                           message.device, kind, known, message.after - known)  # fmt: skip
+            return True
+        return message.after <= known < message.sequence
 
     def take(self, message: Queued, kind: str) -> None:
         """It will be durable with this transaction."""
@@ -100,6 +109,8 @@ class Ingest:
         self.stored = 0  # messages, for /metrics
         self.dropped = 0
         self.forged = 0  # of these: signed by another key, or not at all
+        self._gaps: Gaps | None = None
+        self._begun = False
         self._acks: dict[Line, dict[str, int]] = {}  # durable, and not yet told
         self._announce = set[str]()
         self._promised = asyncio.Event()
@@ -131,7 +142,9 @@ class Ingest:
         """Make `batch` durable; what is to be said afterwards."""
         now = self._clock.now()
         async with self._database.write() as tx:
-            owed = Owed(await devices.speakers(tx, _named(batch)))
+            if not self._begun:
+                self._gaps, self._begun = Gaps() if await releases.floor(tx) else None, True
+            owed = Owed(await devices.speakers(tx, _named(batch)), self._gaps)
             for incoming in batch:
                 await self._one(tx, incoming, owed, now)
             await self._windows(tx, owed, now)
@@ -252,6 +265,10 @@ async def _state(
     tx: AsyncSession, device: Device, state: DeviceState, owed: Owed, *, retained: bool, now: datetime
 ) -> None:
     owed.changed |= await heard.state(tx, device, state, retained=retained, now=now)
+    if state.online and device.assignment < state.assignment < MOST_ASSIGNMENTS:
+        logger.warning("a device knows newer assignments than this manager device=%s here=%d there=%d",
+                       device.id, device.assignment, state.assignment)  # fmt: skip
+        device.assignment, device.assigned = state.assignment, None  # it would refuse what we have for it (ADR 35)
     if state.online and device.lifecycle == "active" and device.assigned and state.assignment < device.assignment:
         owed.announce.add(device.id)
 
