@@ -92,5 +92,3 @@ def test_nothing_of_a_passphrase_is_in_the_terms():
     lock = sealing.new_lock("correct horse battery")
     assert lock.key.hex() not in repr(lock)
     assert set(lock.terms()) == {"kdf", "salt", "operations", "memory_bytes"}
-
-
