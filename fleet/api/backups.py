@@ -1,12 +1,12 @@
 """Backups: written by the manager while it runs, kept by whoever asks.
 
-I/O: none.
+I/O: disk.
 """
 
 import base64
 import binascii
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet.api.context import MAX_LIMIT, Actor, Problem, allow, decode_cursor, manager_of, paged
 from fleet.backups.sealing import KEY_BYTES, Lock
 from fleet.backups.writing import Maker, Written, expected_bytes
-from fleet.daemon import Manager
 from fleet.store import backups as store
 from shared.clock import rfc3339
 from shared.errors import BadInputError
+
+if TYPE_CHECKING:
+    from fleet.daemon import Manager
 
 router = APIRouter(tags=["backups"])
 
@@ -92,7 +94,7 @@ async def create(
     )
 
 
-async def _sent(manager: Manager, maker: Maker, written: Written, actor: Actor) -> AsyncIterator[bytes]:
+async def _sent(manager: "Manager", maker: Maker, written: Written, actor: Actor) -> AsyncIterator[bytes]:
     async for piece in maker.pieces(written):
         yield piece
     async with manager.database.write() as tx:

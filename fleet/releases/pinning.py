@@ -57,7 +57,7 @@ def _root(keystore: Keystore, data: bytes, fetch_root: Callable[[int], bytes]) -
     if served.signed.version < pinned.signed.version:
         raise MetadataError(
             f"the manager serves root {served.signed.version}; this folder has seen {pinned.signed.version}",
-            remedy="was it restored from an old backup? give it the newer root again: flotilla init",
+            remedy="restore a backup that was made after the keys were last changed: flotilla backup restore FILE",
         )
     for version in range(pinned.signed.version + 1, served.signed.version + 1):
         following = documents.read(Root, fetch_root(version))
