@@ -133,7 +133,12 @@ def _names(ids: Sequence[str]) -> str:
 
 
 def _backup(shell: Shell) -> Finding:
-    worry = shell.api.get("/backups", params={"limit": 1}).get("worry")
+    try:
+        worry = shell.api.get("/backups", params={"limit": 1}).get("worry")
+    except CliError as error:
+        if error.exit == Exit.NOT_FOUND:
+            return Finding("backup", "pass", "this manager is older than backups")
+        raise
     if worry is None:
         return Finding("backup", "pass", "nothing to say")
     return Finding("backup", "warn", str(worry), "flotilla backup create")
