@@ -4,7 +4,8 @@
 
 A device sends everything again that no `down/ack` covers, in order: what was stored before is dropped, and what comes
 after a gap is left for the next round (go-back-N), unless the manager was restored from a backup (`gaps`). Windows of
-one transaction are stored by one statement; only when that fails, one by one, so that a bad one harms no other.
+one transaction are stored by one statement, reports by few; only when that fails, one by one, so that a bad one harms
+no other.
 
 I/O: tasks.
 """
@@ -144,31 +145,66 @@ class Ingest:
         async with self._database.write() as tx:
             if not self._begun:
                 self._gaps, self._begun = Gaps() if await releases.floor(tx) else None, True
-            owed = Owed(await devices.speakers(tx, _named(batch)), self._gaps)
-            for incoming in batch:
-                await self._one(tx, incoming, owed, now)
+            owed = await self._together(tx, batch, now) if len(batch) > 1 else None
+            if owed is None:
+                owed = Owed(await devices.speakers(tx, _named(batch)), self._gaps)
+                for incoming in batch:
+                    await self._one(tx, incoming, owed, now)
             await self._windows(tx, owed, now)
             await _remember(tx, owed, now)
         return owed
 
-    async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed, now: datetime) -> None:
-        if not incoming.payload:
-            return  # a retained message was removed
+    async def _together(self, tx: AsyncSession, batch: list[Incoming], now: datetime) -> Owed | None:
+        """All of `batch` in as few statements as it takes; None, and nothing done, when the database refuses one."""
+        owed = Owed(await devices.speakers(tx, _named(batch)), self._gaps)
+        counted = self.stored, self.dropped, self.forged
+        said = [(incoming, found) for incoming in batch if (found := self._heard(incoming, owed)) is not None]
+        held = await windows.deployments(tx, [one for _, (_, one) in said if isinstance(one, UpdateReport)])
         try:
-            device, said = self._understood(incoming, owed)
+            async with tx.begin_nested():
+                for incoming, (device, one) in said:
+                    if isinstance(one, TelemetryWindow):
+                        await _window(tx, device, one, owed, now)
+                    elif isinstance(one, UpdateReport):
+                        await _report(tx, device, one, owed, now, at_once=False)
+                    else:
+                        await _state(tx, device, one, owed, retained=incoming.retained, now=now)
+                    self.stored += 1
+        except (DBAPIError, OverflowError) as error:
+            if isinstance(error, OperationalError):
+                raise  # the disk, not a message
+            logger.info("a batch is stored one by one reason=%s", type(error).__name__)
+            self.stored, self.dropped, self.forged = counted
+            return None
+        logger.debug("stored messages=%d deployments=%d", len(said), len(held))
+        return owed
+
+    def _heard(
+        self, incoming: Incoming, owed: Owed
+    ) -> tuple[Device, DeviceState | UpdateReport | TelemetryWindow] | None:
+        """As `_understood`; None for what is dropped, and for a retained message that was removed."""
+        try:
+            return self._understood(incoming, owed) if incoming.payload else None
+        except BadInputError as error:
+            self.dropped += 1
+            self.forged += isinstance(error, SealError)
+            logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
+            return None
+
+    async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed, now: datetime) -> None:
+        if (found := self._heard(incoming, owed)) is None:
+            return
+        device, said = found
+        try:
             if isinstance(said, TelemetryWindow):
                 await _window(tx, device, said, owed, now)
             else:
                 async with tx.begin_nested():
                     if isinstance(said, UpdateReport):
-                        await _report(tx, device, said, owed, now)
+                        await _report(tx, device, said, owed, now, at_once=True)
                     else:
                         await _state(tx, device, said, owed, retained=incoming.retained, now=now)
             self.stored += 1
-        except BadInputError as error:
-            self.dropped += 1
-            self.forged += isinstance(error, SealError)
-            logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
         except (DBAPIError, OverflowError) as error:
             self._unstorable(error, incoming.topic)
             owed.speakers = await devices.speakers(tx, owed.speakers.devices)  # what was undone is read again
@@ -273,14 +309,17 @@ async def _state(
         owed.announce.add(device.id)
 
 
-async def _report(tx: AsyncSession, device: Device, report: UpdateReport, owed: Owed, now: datetime) -> None:
+async def _report(
+    tx: AsyncSession, device: Device, report: UpdateReport, owed: Owed, now: datetime, *, at_once: bool
+) -> None:
     if device.lifecycle != "active":
         return  # it stays in the device's outbox until somebody accepts the device
     owed.changed |= await heard.sign_of_life(tx, device, now=now)
     if owed.follows(report, "report"):
         windows.insert_report(tx, report, now=now)
         await heard.report(tx, report, now=now)
-        await tx.flush()
+        if at_once:
+            await tx.flush()
         owed.take(report, "report")
 
 
