@@ -269,6 +269,30 @@ async def _prepared(state_dir: Path, bundle: Path) -> dict[str, Any]:
             journal.close()
 
 
+@_command(name="uninstall", example="uninstall --yes")
+@click.option("--keep-models", is_flag=True, help="Leave the folder `models` with the versions that this device has.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def uninstall(settings: AgentSettings, as_json: bool, keep_models: bool, yes: bool) -> None:
+    """Take the agent off this device: stop it, tell the manager, remove keys, models and the service.
+
+    What stays is told, with the reason. As root it does all; another user can clear the state folder that is his.
+    Repeating it is harmless. Exit code 1 when something stayed for want of rights.
+    """
+    from agent import belongings
+    from agent.uninstall import Uninstall
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("this removes the device's keys and models; give --yes to do it without a question")
+        click.confirm(f"remove {settings.state_dir} and leave the fleet for good?", abort=True, err=True)
+    run = Uninstall(settings.state_dir, keep_models)
+    document = run.run()
+    lines = [f"manager  {run.told.detail}", *belongings.told(run.removed, run.stayed)]
+    _emit(document, "\n".join(lines), as_json)
+    if not document["complete"]:
+        sys.exit(errors.FAILED)
+
+
 @_command(name="doctor", example="doctor --json")
 def doctor(settings: AgentSettings, as_json: bool) -> None:
     """Check what this device needs: clock, disk, ONNX Runtime, identity, manager, broker."""

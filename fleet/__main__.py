@@ -10,20 +10,17 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from shared.configuration import load
+from fleet.configuring import CONFIG_NAME, DEFAULT_CONFIG
 from shared.errors import BadInputError, FlotillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fleet.settings import FleetSettings
-
-CONFIG_NAME: Final = "fleet.yaml"
-_DEFAULT_CONFIG: Final = Path("/etc/flotilla") / CONFIG_NAME
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,7 +31,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--config",
             type=click.Path(path_type=Path, dir_okay=False),
-            help=f"Configuration. Default: {CONFIG_NAME} in the data folder, else {_DEFAULT_CONFIG}.",
+            help=f"Configuration. Default: {CONFIG_NAME} in the data folder, else {DEFAULT_CONFIG}.",
         ),
     ):
         command = option(command)
@@ -142,14 +139,9 @@ def doctor(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 
 
 def _settings(config: Path | None, data_dir: Path | None, overrides: dict[str, Any]) -> FleetSettings:
-    from fleet.settings import FleetSettings
+    from fleet.configuring import settings_of
 
-    if config is None:
-        places = [data_dir / CONFIG_NAME] if data_dir else []
-        config = next((place for place in [*places, _DEFAULT_CONFIG] if place.exists()), None)
-    elif not config.exists():
-        raise BadInputError(f"there is no file {config}", remedy="flotilla-fleet init --data-dir DIR writes one")
-    return load(FleetSettings, config, overrides={"data_dir": data_dir, **overrides}).settings
+    return settings_of(config, data_dir, overrides)
 
 
 def _log_to_stderr(settings: FleetSettings) -> None:

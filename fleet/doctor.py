@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from fleet.access.secrets import Pepper
 from fleet.parts import depot_of, fingerprint
 from fleet.releases.online_keys import OnlineKeys
-from fleet.store import leadership
+from fleet.releases.repository import Repository
+from fleet.store import backups, leadership, releases
 from fleet.store.database import HEAD, revision
 from fleet.store.tables import Leadership, Release
 from shared.clock import SystemClock
@@ -101,7 +102,7 @@ def _keys(settings: FleetSettings) -> Iterator[Finding]:
     missing = [name for name in _KEYS if not (folder / name).is_file()]
     open_to_all = [name for name in _KEYS if (folder / name).is_file() and (folder / name).stat().st_mode & 0o077]
     if missing:
-        fix = f"flotilla-fleet init --data-dir {settings.data_dir}, or restore keys/ from a backup"
+        fix = f"flotilla-fleet init --data-dir {settings.data_dir}, or flotilla backup restore FILE"
         yield Finding("keys", "fail", f"missing: {', '.join(missing)}", fix)
     if open_to_all:
         yield Finding("keys", "fail", f"readable for others: {', '.join(open_to_all)}", f"chmod 600 {folder}/*")
@@ -122,8 +123,11 @@ async def _database(settings: FleetSettings) -> list[Finding]:
             findings = [Finding("database", "pass", f"{engine.name}, revision {found}")]
             if engine.name == "sqlite":
                 findings.append(_integrity((await connection.execute(text("PRAGMA quick_check"))).scalar()))
-            root = (await connection.execute(text("SELECT max(version) FROM metadata WHERE role = 'root'"))).scalar()
-            return [*findings, _trust(root)]
+            async with AsyncSession(connection) as tx:
+                known = await releases.newest_documents(tx)
+                behind = await Repository.behind(tx)
+                worry = await backups.worry(tx, SystemClock().now())
+            return [*findings, _trust(known["root"].version if "root" in known else None, behind), _backup(worry)]
     except (SQLAlchemyError, OSError) as error:
         return [Finding("database", "fail", str(error).splitlines()[0], "check database.url, the server and the disk")]
     finally:
@@ -134,11 +138,23 @@ def _integrity(answer: object) -> Finding:
     if answer == "ok":
         return Finding("integrity", "pass", "quick_check: ok")
     return Finding(
-        "integrity", "fail", f"quick_check: {answer}", "restore the newest backup; keep this file for a look"
+        "integrity",
+        "fail",
+        f"quick_check: {answer}",
+        "flotilla backup restore FILE --replace, with the newest backup; this file is set aside",
     )
 
 
-def _trust(root: object) -> Finding:
+def _backup(worry: str | None) -> Finding:
+    if worry is None:
+        return Finding("backup", "pass", "there is one, or no device yet")
+    return Finding("backup", "warn", worry, "flotilla backup create, and keep the file elsewhere")
+
+
+def _trust(root: object, behind: str | None) -> Finding:
+    if behind:
+        text = f"restored from a backup: {behind} must be signed anew before devices believe this manager"
+        return Finding("trust", "warn", text, "flotilla init, where the release keys are")
     if root:
         return Finding("trust", "pass", f"root version {root}")
     return Finding(

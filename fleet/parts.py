@@ -15,13 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleet import exposure
 from fleet.access.answers import Answers
 from fleet.access.first_token import ensure_admin
 from fleet.access.identify import Doorman
 from fleet.access.secrets import Pepper
+from fleet.backups.errors import RestoringError
 from fleet.broker import acl
 from fleet.broker.embedded import EmbeddedBroker
 from fleet.broker.guests import Guests
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
     from fleet.releases.depot import Depot
     from fleet.settings import FleetSettings
     from shared.clock import Clock
+
+
+#: In the data folder while a restore goes on; no manager starts over it.
+RESTORING: Final = "restoring.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,10 @@ async def opened(
 ) -> AsyncIterator[tuple[Manager, EmbeddedBroker | None]]:
     """Everything built, nothing running but the embedded broker's port."""
     exposure.check(settings)
-    lock = _claim(settings.data_dir)
+    lock = claim(settings.data_dir)
+    if (settings.data_dir / RESTORING).exists():
+        lock.close()
+        raise RestoringError(f"a restore of {settings.data_dir} did not come to its end")
     signing.install()
     database = Database(settings.database_url)
     try:
@@ -131,8 +139,13 @@ async def opened(
         lock.close()
 
 
-def _claim(data_dir: Path) -> Any:
-    """The data folder, for this process alone; the system lets go of the lock however we end."""
+def claim(data_dir: Path) -> Any:
+    """The data folder, for this process alone; the system lets go of the lock however we end.
+
+    Raises:
+        DataFolderError: it cannot be used.
+        RunningError: another manager works on it.
+    """
     try:
         make_folder(data_dir)
         lock = (data_dir / "lock").open("w")

@@ -22,22 +22,54 @@ logger = logging.getLogger(__name__)
 TIMEOUT: Final = httpx2.Timeout(30.0, connect=10.0)
 
 
+class Wire:
+    """The connection for all documents of one verification, made with the first: making one costs more processor time
+    than all signatures do. Close it."""
+
+    def __init__(self) -> None:
+        self._http: httpx2.Client | None = None
+
+    def get(self, url: str) -> bytes:
+        """The strict JSON at `url`.
+
+        Raises:
+            DownloadError, httpx2.HTTPError, BadInputError: it is not to be had there.
+        """
+        if self._http is None:
+            self._http = httpx2.Client(timeout=TIMEOUT, follow_redirects=False, verify=url.startswith("https:"))
+        received = bytearray()
+        with self._http.stream("GET", url) as answer:
+            if answer.status_code != httpx2.codes.OK:
+                raise DownloadHTTPError(f"{url} answered {answer.status_code}", answer.status_code)
+            for block in answer.iter_bytes():
+                received += block
+                if len(received) > MAX_METADATA_BYTES:
+                    raise DownloadError(f"{url} does not end")
+        signing.strict_json(bytes(received), limit_bytes=MAX_METADATA_BYTES)
+        return bytes(received)
+
+    def close(self) -> None:
+        """End it. A second call does nothing."""
+        if self._http is not None:
+            self._http.close()
+
+
 class MetadataByNetwork(FetcherInterface):
     """Metadata over HTTP; `hint` stands in for `timestamp.json`. Whatever is not strict JSON (a captive
     portal's page) counts as not reached. What is not reached once is from then on asked of `other`, if given."""
 
-    def __init__(self, hint: bytes | None, other: Callable[[str], bytes] | None) -> None:
-        self._hint, self._other = hint, other
+    def __init__(self, hint: bytes | None, other: Callable[[str], bytes] | None, wire: Wire) -> None:
+        self._hint, self._other, self._wire = hint, other, wire
         self._reachable = True
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         if self._hint is not None and url.endswith("/timestamp.json"):
             return iter((self._hint,))
         if self._other is None:
-            return iter((_over_http(url),))
+            return iter((self._wire.get(url),))
         if self._reachable:
             try:
-                return iter((_over_http(url),))
+                return iter((self._wire.get(url),))
             except DownloadHTTPError as error:
                 if error.status_code == httpx2.codes.NOT_FOUND:
                     raise
@@ -52,19 +84,6 @@ class MetadataByNetwork(FetcherInterface):
             raise DownloadError(error.detail) from None
         signing.strict_json(data, limit_bytes=MAX_METADATA_BYTES)
         return iter((data,))
-
-
-def _over_http(url: str) -> bytes:
-    received = bytearray()
-    with httpx2.stream("GET", url, timeout=TIMEOUT, follow_redirects=False) as answer:
-        if answer.status_code != httpx2.codes.OK:
-            raise DownloadHTTPError(f"{url} answered {answer.status_code}", answer.status_code)
-        for block in answer.iter_bytes():
-            received += block
-            if len(received) > MAX_METADATA_BYTES:
-                raise DownloadError(f"{url} does not end")
-    signing.strict_json(bytes(received), limit_bytes=MAX_METADATA_BYTES)
-    return bytes(received)
 
 
 class MetadataFromBundle(FetcherInterface):

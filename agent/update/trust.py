@@ -15,6 +15,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -41,7 +42,7 @@ from agent.update import reasons
 from agent.update.bundle import BundleFolder
 from agent.update.journal import Journal
 from agent.update.lifecycle import Event, State, Update, advance
-from agent.update.metadata import MetadataByNetwork, MetadataFromBundle
+from agent.update.metadata import MetadataByNetwork, MetadataFromBundle, Wire
 from shared import bundle as layout
 from shared import signing
 from shared.bundle import BundleError, BundleExpiredError
@@ -143,9 +144,9 @@ class Trust:
     def _verify(self, announcement: Announcement, other: Callable[[str], bytes] | None) -> Update | None:
         for document in (announcement.timestamp, announcement.assignment):
             signing.strict_json(document, limit_bytes=MAX_PAYLOAD_BYTES)
-        with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as folder:
+        with tempfile.TemporaryDirectory(prefix="flotilla-trust-") as folder, closing(Wire()) as wire:
             self._materialise(Path(folder))
-            updater = self._refreshed(Path(folder), announcement.timestamp, other)
+            updater = self._refreshed(Path(folder), announcement.timestamp, other, wire)
             try:
                 return self._ordered(Path(folder), updater, announcement.assignment)
             finally:
@@ -206,17 +207,17 @@ class Trust:
             return advance(update, Event.REJECTED, reason=error.code, detail=error.detail)
         return advance(update, Event.TRUSTED)
 
-    def _refreshed(self, folder: Path, hint: str, other: Callable[[str], bytes] | None) -> Updater:
+    def _refreshed(self, folder: Path, hint: str, other: Callable[[str], bytes] | None, wire: Wire) -> Updater:
         """An updater whose top-level metadata is verified and current. The announcement's own timestamp
         is tried first; one that is stale is no proof of bad will, the manager is asked for today's."""
         try:
-            return self._refresh(folder, MetadataByNetwork(hint.encode(), other))
+            return self._refresh(folder, MetadataByNetwork(hint.encode(), other, wire))
         except (ExpiredMetadataError, BadVersionNumberError, DownloadHTTPError) as error:
             logger.info("announced timestamp not usable error=%s", type(error).__name__)
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
         try:
-            return self._refresh(folder, MetadataByNetwork(None, other))
+            return self._refresh(folder, MetadataByNetwork(None, other, wire))
         except (RepositoryError, DownloadError) as error:
             raise self._translated(folder, error) from None
 

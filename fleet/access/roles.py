@@ -21,6 +21,7 @@ Permission = Literal[
     "alerts:read",
     "alerts:write",
     "audit:read",
+    "backups:write",
     "tokens:write",
     "events:read",
 ]

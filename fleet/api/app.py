@@ -1,6 +1,6 @@
 """The whole application: every router, the gate in front, errors as problems.
 
-    request -> Gate (id, size, caller, CSRF, repeated POST) -> CsvAnswers -> router -> problem or answer
+    request -> Gate (id, size, caller, CSRF, repeated POST) -> Compressed, CsvAnswers -> router -> problem or answer
 
 I/O: network, disk, tasks, chance.
 """
@@ -22,6 +22,7 @@ from fleet.api import (
     alerts,
     aliases,
     audit,
+    backups,
     baselines,
     bundles,
     channels,
@@ -33,6 +34,7 @@ from fleet.api import (
     events,
     health,
     invites,
+    leave,
     login,
     models,
     peers,
@@ -44,6 +46,7 @@ from fleet.api import (
     trust,
     wrong_input,
 )
+from fleet.api.compressed import Compressed
 from fleet.api.context import Allow, Public, request_id_of
 from fleet.api.csv_answers import CsvAnswers
 from fleet.api.middleware import Gate
@@ -60,6 +63,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     devices.router,
     invites.router,
     enroll.router,
+    leave.router,
     aliases.router,
     models.router,
     chunks.router,
@@ -76,6 +80,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     channels.router,
     events.router,
     audit.router,
+    backups.router,
     tokens.router,
     health.router,
     docs.router,
@@ -109,6 +114,7 @@ def create_app(manager: Manager) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(CsvAnswers)
+    app.add_middleware(Compressed)
     app.add_middleware(
         Gate,
         doorman=manager.doorman,

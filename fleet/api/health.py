@@ -43,9 +43,11 @@ async def readyz(request: Request) -> JSONResponse:
     try:
         async with manager.database.read() as tx:
             root = await tx.scalar(select(func.max(Metadata.version)).where(Metadata.role == "root"))
+            behind = await manager.repository.behind(tx)
             row = None if leads else await leadership.leader(tx)
         leader = leader if row is None else row.url
         trust = "initialised" if root else "not initialised: flotilla init"
+        trust = "restored from a backup: flotilla init" if behind else trust
     except (FlotillaError, OSError, RuntimeError) as error:
         checks["database"] = type(error).__name__
     ready = all(state == "ok" for state in checks.values())

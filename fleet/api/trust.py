@@ -35,6 +35,7 @@ class Trust(BaseModel):
     roles: dict[str, str]
     online_keys: dict[str, dict[str, Any]]
     escrow_key: str
+    floor: Annotated[int, Field(description="after a restore: no version or counter is below this")] = 0
 
 
 @router.get("/api/v1/trust", summary="Signed documents and the manager's public keys")
@@ -43,6 +44,7 @@ async def get_trust(request: Request, _actor: Annotated[Actor, Depends(allow("re
     manager = manager_of(request)
     async with manager.database.read() as tx:
         known = {role: row.data.decode() for role, row in (await store.newest_documents(tx)).items()}
+        floor = await store.floor(tx)
     return Trust(
         initialised="root" in known and "targets" in known,
         root=known.get("root"),
@@ -50,6 +52,7 @@ async def get_trust(request: Request, _actor: Annotated[Actor, Depends(allow("re
         roles={role: text for role, text in known.items() if role.startswith("model-")},
         online_keys=manager.online_keys.public(),
         escrow_key=manager.online_keys.escrow_public(),
+        floor=floor,
     )
 
 

@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "Access and settings": {
         "token": ("fleet.cli.tokens:token", "Access tokens for people and programs."),
+        "backup": ("fleet.cli.backups:backup", "Everything of the manager in one file, and back."),
         "audit": ("fleet.cli.audit:audit", "Who changed what, and proof that nothing was removed."),
         "config": ("fleet.cli.config:config", "Settings of this command line, and where they come from."),
         "completion": ("fleet.cli.completion:completion", "Let the shell complete commands."),

@@ -101,6 +101,19 @@ class Api:
         except UnreachableError as error:
             raise self._unreachable(error) from None
 
+    def save(self, call: Call, write: Callable[[bytes], object]) -> None:
+        """Give `write` the bytes that answer `call`, however many, as they come.
+
+        Raises:
+            CliError: no answer, it broke off, or a problem.
+        """
+        try:
+            self._transport.save(call, write)
+        except ProblemError as error:
+            raise from_problem(error.status, error.problem) from None
+        except UnreachableError as error:
+            raise self._unreachable(error) from None
+
     def pages(self, path: str, *, params: Mapping[str, Any] | None = None, limit: int | None = None) -> list[Any]:
         """All items of a list, or the first `limit`."""
         items: list[Any] = []

@@ -57,7 +57,7 @@ def _look(shell: Shell) -> Iterator[Finding]:
         ready = shell.api.get("//readyz") or {}
         yield Finding("manager", "pass", f"{shell.session.url} is ready")
         if str(ready.get("trust", "initialised")) != "initialised":
-            yield Finding("trust", "warn", "no keys are trusted yet: nothing can be published", "flotilla init")
+            yield _trust(str(ready["trust"]))
         yield _clock(shell.api.answered.get("date"), datetime.now(UTC))
     except CliError as error:
         yield _failed("manager", error)
@@ -68,8 +68,16 @@ def _look(shell: Shell) -> Iterator[Finding]:
         yield from devices(shell.api.pages("/devices"))
         yield from alerts(shell.api.pages("/alerts", limit=500))
         yield _audit(shell)
+        yield _backup(shell)
     except CliError as error:
         yield _failed("access", error)
+
+
+def _trust(said: str) -> Finding:
+    if said.startswith("restored"):
+        text = "restored from a backup: devices believe nothing before it is signed anew"
+        return Finding("trust", "warn", text, "flotilla init, where the release keys are")
+    return Finding("trust", "warn", "no keys are trusted yet: nothing can be published", "flotilla init")
 
 
 def _failed(name: str, error: CliError) -> Finding:
@@ -122,6 +130,18 @@ def alerts(found: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
 
 def _names(ids: Sequence[str]) -> str:
     return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def _backup(shell: Shell) -> Finding:
+    try:
+        worry = shell.api.get("/backups", params={"limit": 1}).get("worry")
+    except CliError as error:
+        if error.exit == Exit.NOT_FOUND:
+            return Finding("backup", "pass", "this manager is older than backups")
+        raise
+    if worry is None:
+        return Finding("backup", "pass", "nothing to say")
+    return Finding("backup", "warn", str(worry), "flotilla backup create")
 
 
 def _audit(shell: Shell) -> Finding:

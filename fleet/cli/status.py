@@ -29,7 +29,7 @@ def status(shell: Shell) -> None:
     devices, rollouts = api.pages("/devices"), api.pages("/rollouts", limit=100)
     alerts = [alert for alert in api.pages("/alerts", limit=500) if alert.get("state") != "resolved"]
     found = summary(devices, [one for one in rollouts if one.get("state") not in _OVER], alerts)
-    found |= _role(shell)
+    found |= _role(shell) | _backup(shell)
     shell.emit({"manager": shell.session.url, **found}, lambda: text(shell.session.url, found, datetime.now(UTC)))
 
 
@@ -40,6 +40,16 @@ def _role(shell: Shell) -> dict[str, Any]:
     except CliError:
         ready = {}
     return {"role": ready.get("role"), "leader": ready.get("leader")}
+
+
+def _backup(shell: Shell) -> dict[str, Any]:
+    """When the last backup was made, and what is wrong with that; a manager of before knows nothing of it."""
+    try:
+        answer = shell.api.get("/backups", params={"limit": 1})
+    except CliError:
+        return {"backup": None}
+    last = answer["items"][0]["at"] if answer["items"] else None
+    return {"backup": {"last": last, "worry": answer.get("worry")}}
 
 
 def summary(
@@ -74,6 +84,8 @@ def text(url: str, found: Mapping[str, Any], now: datetime) -> str:
         f"alert     {one.get('id')} {one.get('severity')}: {one.get('text')} ({ago(one.get('opened_at'), now)})"
         for one in found["alerts"]
     ] or ["alerts    none open"]
+    if (found.get("backup") or {}).get("worry"):
+        lines.append(f"backup    {found['backup']['worry']}: flotilla backup create")
     return "\n".join(lines)
 
 

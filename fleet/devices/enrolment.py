@@ -14,7 +14,7 @@ from nacl.signing import VerifyKey
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.access.roles import system
-from fleet.store import audit, devices, events
+from fleet.store import audit, devices, events, releases
 from fleet.store.tables import Device, Invite
 from shared.errors import BadInputError, RefusedError
 from shared.identifiers import sha256
@@ -127,6 +127,7 @@ async def admit(
     if invite is not None and not await devices.use_invite(tx, invite.id, now):
         raise ClaimError("the claim token was used as often as it may be")
     device = _new(claim, invite, api_key_hash, now)
+    device.assignment = await releases.floor(tx)  # it may have been here before, in a time that a restore undid
     tx.add(device)
     waits = "" if device.lifecycle == "active" else " and waits to be accepted"
     await _tell(tx, device, f"{device.id} enrolled{waits}", "device.enroll", invite, now)

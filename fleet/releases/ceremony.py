@@ -20,6 +20,7 @@ from tuf.api.metadata import Metadata
 from fleet.releases import documents
 from fleet.releases.documents import DIRECTOR, model_of, role_of
 from fleet.releases.errors import MetadataError
+from fleet.releases.floors import following
 from fleet.releases.keystore import ROOT_THRESHOLD, KeystoreError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Trust:
     root: Metadata[Root]
     targets: Metadata[Targets]
     roles: Mapping[str, Metadata[Targets]]  # model roles by name
+    floor: int = 0  # no number below this, since the manager was restored from a backup
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +160,13 @@ def renewed(
     top = documents.new_targets(
         [online.director, *release_keys],
         [documents.director_role(online.director), *roles],
-        version=trust.targets.signed.version + 1,
+        version=following(trust.targets.signed.version, trust.floor),
         now=now,
     )
     signed: dict[str, bytes] = {}
     for role in roles:
         document = _copy(trust.roles[role.name])
-        _advance(document, now)
+        _advance(document, now, trust.floor)
         signed[role.name] = sign(document, role, role.name, signers)
     return sign(Metadata(top), root.roles["targets"], "targets", signers), signed
 
@@ -190,15 +192,16 @@ def with_release(
     target = documents.release_target(manifest, data, deltas)
     if name in trust.roles:
         document = _copy(trust.roles[name])
-        _advance(document, now)
+        _advance(document, now, trust.floor)
         document.signed.targets[target.path] = target
         return sign(document, _delegated(trust.targets.signed)[name], name, signers), None
     keys = [signer.public_key for signer in signers]
     wanted = threshold or trust.root.signed.roles["targets"].threshold
     role = documents.model_role(manifest.model, keys, wanted)
-    new = Targets(version=1, expires=documents.expiry(now, documents.TARGETS_DAYS), targets={target.path: target})
+    ends = documents.expiry(now, documents.TARGETS_DAYS)
+    new = Targets(version=following(0, trust.floor), expires=ends, targets={target.path: target})
     top = _copy(trust.targets)
-    _advance(top, now)
+    _advance(top, now, trust.floor)
     delegations = top.signed.delegations
     if delegations is None or delegations.roles is None:
         raise MetadataError("top-level targets delegates nothing")
@@ -224,6 +227,6 @@ def _copy(document: Metadata[Targets]) -> Metadata[Targets]:
     return documents.stored_document(Targets, documents.write(document))
 
 
-def _advance(document: Metadata[Targets], now: datetime) -> None:
-    document.signed.version += 1
+def _advance(document: Metadata[Targets], now: datetime, floor: int) -> None:
+    document.signed.version = following(document.signed.version, floor)
     document.signed.expires = documents.expiry(now, documents.TARGETS_DAYS)

@@ -25,6 +25,14 @@ class NotInitialisedError(RefusedError):
     default_remedy = "run `flotilla init`"
 
 
+class RestoredError(RefusedError):
+    """The manager was restored from a backup: devices know newer signed documents than it does."""
+
+    code = "E_RESTORED"
+    status: ClassVar[int] = 409
+    default_remedy = "run `flotilla init` where the release keys are: it signs the documents anew"
+
+
 class OnlineKeysError(RefusedError):
     """The root names online keys that this manager does not hold."""
 

@@ -42,6 +42,8 @@ def set_up(keys: Keystore, door: ReleaseDoor, *, threshold: int, now: datetime) 
     why = rotation.due(trust, online, now)
     if why is not None:
         described = give(keys, door, rotation.changed(keys, trust, online, now=now))
+    elif (why := rotation.behind(trust)) is not None:
+        described = give(keys, door, rotation.overtaking(keys, trust, online, now=now))
     return SetUp(described, new=False, why=why)
 
 

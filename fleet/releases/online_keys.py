@@ -26,7 +26,7 @@ class KeyFileError(BrokenError):
     """A key file of the manager is damaged."""
 
     code = "E_KEY_FILE"
-    default_remedy = "restore the `keys` folder from the backup"
+    default_remedy = "flotilla backup restore FILE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,11 +99,15 @@ def pack(
     measured: Measured,
     *,
     counter: int,
+    before: int | None = None,
     content_key: bytes,
     now: datetime,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Package:
-    """Seal everything and write the manifest. `progress` is told the plain bytes of each sealed chunk."""
+    """Seal everything and write the manifest. `progress` is told the plain bytes of each sealed chunk.
+
+    `before` is the counter of the release before, where that is not the one below.
+    """
     baseline = baseline_of(label, measured).model_dump_json().encode()
     plain: dict[ArtifactName, tuple[bytes, Sequence[int]]] = {
         "model": (onnx, facts.borders),
@@ -118,7 +122,9 @@ def pack(
         model=label.model,
         version=label.version,
         counter=counter,
-        minimum_counter=counter - 1 if label.minimum_counter is None else label.minimum_counter,
+        minimum_counter=(counter - 1 if before is None else before)
+        if label.minimum_counter is None
+        else label.minimum_counter,
         created=now.replace(microsecond=0),
         notes=label.notes,
         runtime=Runtime(

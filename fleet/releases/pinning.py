@@ -41,7 +41,7 @@ def verified(keystore: Keystore, described: Mapping[str, Any], fetch_root: Calla
         roles[name] = documents.read(Targets, text.encode())
         documents.verify(targets.signed, name, roles[name], None)
     keystore.pin_root(described["root"].encode())
-    return Trust(root, targets, roles)
+    return Trust(root, targets, roles, int(described.get("floor", 0)))
 
 
 def _root(keystore: Keystore, data: bytes, fetch_root: Callable[[int], bytes]) -> Metadata[Root]:
@@ -57,7 +57,7 @@ def _root(keystore: Keystore, data: bytes, fetch_root: Callable[[int], bytes]) -
     if served.signed.version < pinned.signed.version:
         raise MetadataError(
             f"the manager serves root {served.signed.version}; this folder has seen {pinned.signed.version}",
-            remedy="was it restored from an old backup? give it the newer root again: flotilla init",
+            remedy="restore a backup that was made after the keys were last changed: flotilla backup restore FILE",
         )
     for version in range(pinned.signed.version + 1, served.signed.version + 1):
         following = documents.read(Root, fetch_root(version))

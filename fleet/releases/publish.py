@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from fleet.releases import ceremony, pinning, reference_run
+from fleet.releases import ceremony, pinning, reference_run, rotation
 from fleet.releases.delta import offering, snap_gate
 from fleet.releases.delta.snap_gate import Snapped
 from fleet.releases.documents import role_of
-from fleet.releases.errors import EmbeddingError, EscrowError, VersionExistsError
+from fleet.releases.errors import EmbeddingError, EscrowError, RestoredError, VersionExistsError
+from fleet.releases.floors import following
 from fleet.releases.packing import Label, Package, pack
 from fleet.releases.reading import read_model
 from fleet.releases.reference_data import made_up, read_reference
@@ -117,7 +118,10 @@ def publish(
     source = replace(source, onnx=snapped.onnx)
     measured = _measure(source, facts, teller)
     measured = replace(measured, metrics={**measured.metrics, **snapped.metrics})
-    package = _packed(source, label, facts, measured, counter=next_counter(trust, label.model), teller=teller, now=now)
+    if (why := rotation.behind(trust)) is not None:
+        raise RestoredError(f"{why}, and its signed documents are from before that")
+    before = last_counter(trust, label.model)
+    package = _packed(source, label, facts, measured, before=before, floor=trust.floor, teller=teller, now=now)
     made = _deltas(source, package, snapped, teller)
     role, targets = ceremony.with_release(
         trust,
@@ -139,11 +143,11 @@ def publish(
     return door.submit(label.model, body), True, source.onnx
 
 
-def next_counter(trust: Trust, model: str) -> int:
-    """One more than any signed release of the model."""
+def last_counter(trust: Trust, model: str) -> int:
+    """The highest of any signed release of the model; 0 before the first."""
     role = trust.roles.get(role_of(model))
     targets = role.signed.targets.values() if role else ()
-    return 1 + max((int(target.unrecognized_fields["custom"]["counter"]) for target in targets), default=0)
+    return max((int(target.unrecognized_fields["custom"]["counter"]) for target in targets), default=0)
 
 
 def _known(known: Mapping[str, Any], onnx: bytes) -> Mapping[str, Any]:
@@ -207,7 +211,8 @@ def _packed(
     facts: ModelFacts,
     measured: Measured,
     *,
-    counter: int,
+    before: int,
+    floor: int,
     teller: Teller,
     now: datetime,
 ) -> Package:
@@ -217,7 +222,8 @@ def _packed(
             source.onnx,
             facts,
             measured,
-            counter=counter,
+            counter=following(before, floor),
+            before=before,
             content_key=signing.new_content_key(),
             now=now,
             progress=done,

@@ -19,7 +19,8 @@ from tuf.api.metadata import Metadata
 
 from fleet.releases import documents
 from fleet.releases.documents import DIRECTOR, model_of, role_of
-from fleet.releases.errors import MetadataError, NoDocumentError, NotInitialisedError, OnlineKeysError
+from fleet.releases.errors import MetadataError, NoDocumentError, NotInitialisedError, OnlineKeysError, RestoredError
+from fleet.releases.floors import following
 from fleet.store import releases as store
 from shared.identifiers import release_path, sha256
 from shared.manifest import Manifest
@@ -56,6 +57,7 @@ class Repository:
             MetadataError: a device would refuse this.
             OnlineKeysError: the root or targets name other online keys than this manager's.
         """
+        floor = await store.floor(tx)
         new_root = await self._accept_root(tx, root, now)
         new_targets = await self._accept_targets(tx, new_root, targets, now)
         known = await store.newest_documents(tx)
@@ -66,6 +68,8 @@ class Repository:
                 await self._accept_role(tx, new_targets, role, roles[role], None, now)
             elif role not in known:
                 raise MetadataError(f"targets delegates {role}, of which there is no document")
+            elif known[role].version < floor:
+                raise RestoredError(f"{role} has version {known[role].version}, from before the restore")
             else:
                 documents.verify(new_targets, role, documents.read(Targets, known[role].data), now)
         await self.refresh(tx, now)
@@ -77,8 +81,11 @@ class Repository:
 
         Raises:
             NotInitialisedError: there is no root yet.
+            RestoredError: the documents from before a restore were not signed anew yet.
             MetadataError: a device would refuse this.
         """
+        if behind := await self.behind(tx):
+            raise RestoredError(f"this manager was restored from a backup, and {behind} is from before that")
         described = Manifest.parse(manifest)
         root_row = await store.document(tx, "root")
         if root_row is None:
@@ -107,6 +114,9 @@ class Repository:
         known = await store.newest_documents(tx)
         if "root" not in known or "targets" not in known:
             return False
+        if behind := await self.behind(tx):
+            logger.error("metadata not refreshed after a restore: run `flotilla init` role=%s", behind)
+            return False
         root = documents.stored(Root, known["root"].data)
         if not self._trusted(root):
             logger.error("metadata not refreshed: root trusts other online keys; run `flotilla key rotate online`")
@@ -117,6 +127,14 @@ class Repository:
         snapshot, changed = await self._refresh_snapshot(tx, root, known.get("snapshot"), versions, now)
         return await self._refresh_timestamp(tx, root, known.get("timestamp"), snapshot, now) or changed
 
+    @staticmethod
+    async def behind(tx: AsyncSession) -> str | None:
+        """A role that people must sign anew before a device believes this manager again, after a restore."""
+        floor = await store.floor(tx)
+        found = [role for role, row in (await store.newest_documents(tx)).items()
+                 if row.version < floor and (role == "targets" or role.startswith("model-"))]  # fmt: skip
+        return min(found, default=None)
+
     async def document(self, tx: AsyncSession, file_name: str) -> bytes:
         """The file that devices know by `file_name`: `3.snapshot.json`, `timestamp.json`.
 
@@ -125,7 +143,7 @@ class Repository:
         """
         match = _FILE.fullmatch(file_name)
         row = await store.document(tx, match[2], int(match[1]) if match[1] else None) if match else None
-        if row is None:
+        if row is None or row.role == store.RESTORED:
             raise NoDocumentError(f"no metadata file {file_name[:100]!r}")
         return row.data
 
@@ -163,8 +181,9 @@ class Repository:
         row = await store.document(tx, "targets")
         if row is not None and row.data == data:
             return new.signed
-        if row is not None and new.signed.version <= row.version:
-            raise MetadataError(f"targets has version {new.signed.version}; {row.version + 1} comes next")
+        least = following(row.version if row else 0, await store.floor(tx))
+        if new.signed.version < least:
+            raise MetadataError(f"targets has version {new.signed.version}; {least} comes next")
         self._check_delegations(new.signed)
         if row is not None and (
             lost := self._model_roles(documents.stored(Targets, row.data)) - self._model_roles(new.signed)
@@ -201,7 +220,7 @@ class Repository:
         row = await store.document(tx, role)
         if row is not None and row.data == data and added is None:
             return
-        expected = row.version + 1 if row else 1
+        expected = following(row.version if row else 0, await store.floor(tx))
         if new.signed.version != expected:
             raise MetadataError(f"{role} has version {new.signed.version}; {expected} comes next")
         manifests = [release.manifest for release in await store.of_model(tx, model_of(role))]
@@ -231,7 +250,7 @@ class Repository:
                 return row.data, False
         new = Metadata(
             Snapshot(
-                version=row.version + 1 if row else 1,
+                version=following(row.version if row else 0, await store.floor(tx)),
                 expires=documents.expiry(now, documents.SNAPSHOT_DAYS),
                 meta={name: MetaFile(version) for name, version in sorted(versions.items())},
             )
@@ -254,7 +273,7 @@ class Repository:
                 return False
         new = Metadata(
             Timestamp(
-                version=row.version + 1 if row else 1,
+                version=following(row.version if row else 0, await store.floor(tx)),
                 expires=documents.expiry(now, documents.TIMESTAMP_DAYS),
                 snapshot_meta=named,
             )

@@ -2,6 +2,7 @@
 
     founded(...)      no trust yet -> root 1, targets 1
     changed(...)      other keys -> root N+1, targets and model roles signed anew
+    overtaking(...)   the manager was restored -> the same root, targets and model roles above all that devices know
 
 What comes back is the body of `POST /trust`. Nothing here talks to the manager.
 
@@ -85,6 +86,32 @@ def changed(
     )
     texts = {role: data.decode() for role, data in roles.items()}
     return {"root": signed_root.decode(), "targets": targets.decode(), "roles": texts}
+
+
+def overtaking(keystore: Keystore, trust: Trust, online: OnlineParts, *, now: datetime) -> dict[str, Any]:
+    """Targets and model roles of a restored manager, numbered above whatever was signed after its backup.
+
+    Raises:
+        KeystoreError: too few of the release keys are here. Root keys are not needed.
+    """
+    releases = list(_trusted(trust, "targets").values())
+    targets, roles = ceremony.renewed(
+        trust,
+        trust.root.signed,
+        release_keys=releases,
+        online=online,
+        signers=keystore.signers("targets"),
+        now=now,
+    )
+    texts = {role: data.decode() for role, data in roles.items()}
+    return {"root": documents.write(trust.root).decode(), "targets": targets.decode(), "roles": texts}
+
+
+def behind(trust: Trust) -> str | None:
+    """Why a restored manager's documents must be signed anew; None if there is no need."""
+    if any(each.signed.version < trust.floor for each in (trust.targets, *trust.roles.values())):
+        return "the manager was restored from a backup"
+    return None
 
 
 def due(trust: Trust, online: OnlineParts, now: datetime) -> str | None:

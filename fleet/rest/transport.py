@@ -152,6 +152,24 @@ class Transport(_Common):
             raise self._unreachable(error) from None
         return self._file(answer)
 
+    def save(self, call: Call, write: Callable[[bytes], object], *, silence_seconds: float = 300.0) -> None:
+        """Give `write` the bytes that answer `call`, however many, as they come. Sent once, without a key.
+
+        Raises:
+            ProblemError, UnreachableError: as `send`; also when the answer broke off.
+        """
+        timeout = httpx2.Timeout(silence_seconds, connect=5.0)
+        try:
+            with self._http.stream(call.method, call.full_path, **call.arguments(), timeout=timeout) as answer:
+                if answer.status_code >= 300:
+                    answer.read()
+                    self._parsed(answer)
+                self.answered = answer.headers
+                for piece in answer.iter_raw():
+                    write(piece)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from None
+
     def stream(self, call: Call, *, silence_seconds: float = 60.0) -> Iterator[Any]:
         """The `data` of server-sent events, parsed, until the manager ends the stream.
 

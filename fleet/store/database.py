@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, MetaData, event, make_url, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
@@ -103,6 +103,26 @@ class Database:
             engine, self._engine = self._engine, None
             await engine.dispose()
 
+    async def rebuild(self, at: str, fill: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Make everything anew, in one transaction: drop what is there, make the tables of revision `at`, have `fill`
+        fill them, and bring them to today's form. A second call does the same again.
+
+        Raises:
+            DatabaseError: unreachable, or nobody knows that revision.
+        """
+        engine = self._make_engine()
+        try:
+            self._make_folder()
+            async with engine.execution_options(flotilla_write=True).begin() as connection:
+                await connection.run_sync(_drop_all)
+                await connection.run_sync(_upgrade, at)
+                await fill(connection)
+                await connection.run_sync(_upgrade)
+        except (SQLAlchemyError, OSError) as error:
+            raise DatabaseError(f"cannot make {self._url.render_as_string()} anew: {error}") from error
+        finally:
+            await engine.dispose()
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """One consistent view; nothing is kept."""
@@ -159,17 +179,23 @@ async def _migrate(engine: AsyncEngine) -> None:
         await connection.run_sync(_upgrade)
 
 
-def _upgrade(connection: Connection) -> None:
+def _drop_all(connection: Connection) -> None:
+    found = MetaData()
+    found.reflect(connection)
+    found.drop_all(connection)
+
+
+def _upgrade(connection: Connection, to: str = "head") -> None:
     from alembic import command  # half a second, needed once in the life of a database
     from alembic.util import CommandError
 
     if connection.dialect.name == "postgresql":  # one manager migrates, the others wait and find it done
         connection.execute(_TURN)
     try:
-        command.upgrade(migrations(connection), "head")
+        command.upgrade(migrations(connection), to)
     except CommandError as error:
         raise DatabaseError(
-            f"no way from this database to revision {HEAD}: {error}",
+            f"no way from this database to revision {HEAD if to == 'head' else to}: {error}",
             remedy="a newer Flotilla wrote it: install that version, or restore a backup",
         ) from error
 

@@ -28,9 +28,8 @@ async def add(
     rollout_id: str | None = None,
     now: datetime,
 ) -> None:
-    """Append one line. It is seen by readers once `tx` commits."""
+    """Append one line. It is seen by readers once `tx` commits; lines of one transaction keep their order."""
     tx.add(Event(at=now, kind=kind, level=level, subject=subject[:160], rollout_id=rollout_id, text=text[:MAX_TEXT]))
-    await tx.flush()
 
 
 async def after(tx: AsyncSession, sequence: int, *, limit: int = 100, rollout_id: str | None = None) -> Sequence[Event]:

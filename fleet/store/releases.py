@@ -4,12 +4,16 @@ I/O: none.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fleet.store.tables import Metadata, Release
 from shared.manifest import Manifest
+
+#: In the place of a role: a restore from a backup, `version` is the floor of all numbers since (`releases.floors`).
+RESTORED: Final = "restored"
 
 
 async def find(tx: AsyncSession, model: str, version: str) -> Release | None:
@@ -51,9 +55,15 @@ async def document(tx: AsyncSession, role: str, version: int | None = None) -> M
 
 async def newest_documents(tx: AsyncSession) -> Mapping[str, Metadata]:
     """Role -> its newest signed document."""
-    newest = select(Metadata.role, func.max(Metadata.version).label("version")).group_by(Metadata.role).subquery()
+    roles = select(Metadata.role, func.max(Metadata.version).label("version")).where(Metadata.role != RESTORED)
+    newest = roles.group_by(Metadata.role).subquery()
     query = select(Metadata).join(newest, (Metadata.role == newest.c.role) & (Metadata.version == newest.c.version))
     return {row.role: row for row in (await tx.scalars(query)).all()}
+
+
+async def floor(tx: AsyncSession) -> int:
+    """What every version of a document, assignment and counter must reach; 0 where nothing was ever restored."""
+    return await tx.scalar(select(func.max(Metadata.version)).where(Metadata.role == RESTORED)) or 0
 
 
 async def save_document(tx: AsyncSession, role: str, version: int, data: bytes, *, keep: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.store.tables import Report, UtcDateTime, Window
+from fleet.store.tables import Deployment, Report, UtcDateTime, Window
 from shared.messages import TelemetryWindow, UpdateReport
 
 
@@ -35,6 +35,16 @@ async def insert_windows(tx: AsyncSession, said: Sequence[TelemetryWindow], *, n
     ]
     if rows:
         await (await tx.connection()).execute(insert(Window), rows)
+
+
+async def deployments(tx: AsyncSession, said: Sequence[UpdateReport]) -> Sequence[Deployment]:
+    """What these reports speak of, in `tx`: as long as somebody holds it, `tx.get` of one asks nobody."""
+    rollouts = {report.rollout for report in said if report.rollout}
+    if not rollouts:
+        return ()
+    names = {report.device for report in said}
+    query = select(Deployment).where(Deployment.rollout_id.in_(rollouts), Deployment.device_id.in_(names))
+    return (await tx.scalars(query)).all()
 
 
 def insert_report(tx: AsyncSession, report: UpdateReport, *, now: datetime) -> None:

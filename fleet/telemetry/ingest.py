@@ -3,8 +3,9 @@
     link.messages -> signature -> parse -> one transaction for all that wait -> MQTT ack -> down/ack -> hub
 
 A device sends everything again that no `down/ack` covers, in order: what was stored before is dropped, and what comes
-after a gap is left for the next round (go-back-N). Windows of one transaction are stored by one statement; only when
-that fails, one by one, so that a bad one harms no other.
+after a gap is left for the next round (go-back-N), unless the manager was restored from a backup (`gaps`). Windows of
+one transaction are stored by one statement, reports by few; only when that fails, one by one, so that a bad one harms
+no other.
 
 I/O: tasks.
 """
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from fleet.store import devices, windows
+from fleet.store import devices, releases, windows
 from fleet.telemetry import bounds, heard
+from fleet.telemetry.gaps import Gaps
 from fleet.telemetry.rate import Buckets
 from shared import seal
 from shared.errors import BadInputError, FlotillaError
@@ -48,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 #: Messages that share one commit.
 BATCH: Final = 256
+#: Assignments are never numbered so high; a device that claims it is wrong.
+MOST_ASSIGNMENTS: Final = 2**31 - 2**24
 _WANTS: Final = f"/up/{Channel.WANT}"
 
 
@@ -59,6 +63,7 @@ class Owed:
     """What one transaction holds, and what is to be said once it is durable."""
 
     speakers: Speakers
+    gaps: Gaps | None = None  # of a restored manager
     durable: dict[Line, dict[str, int]] = field(default_factory=dict)  # of those who spoke: kind -> sequence
     moved: set[tuple[str, str, str]] = field(default_factory=set)  # device, stream, kind: not yet written
     windows: list[TelemetryWindow] = field(default_factory=list)  # not yet written
@@ -70,7 +75,12 @@ class Owed:
         line = (message.device, message.stream)
         if line not in self.durable:
             self.durable[line] = self.speakers.durable(*line)
-        return message.after <= self.durable[line].get(kind, 0) < message.sequence
+        known = self.durable[line].get(kind, 0)
+        if message.after > known and self.gaps is not None and self.gaps.over((*line, kind), message.sequence):
+            logger.warning("a line goes on after a restore device=%s kind=%s had=%d lost=%d",
+                           message.device, kind, known, message.after - known)  # fmt: skip
+            return True
+        return message.after <= known < message.sequence
 
     def take(self, message: Queued, kind: str) -> None:
         """It will be durable with this transaction."""
@@ -100,6 +110,8 @@ class Ingest:
         self.stored = 0  # messages, for /metrics
         self.dropped = 0
         self.forged = 0  # of these: signed by another key, or not at all
+        self._gaps: Gaps | None = None
+        self._begun = False
         self._acks: dict[Line, dict[str, int]] = {}  # durable, and not yet told
         self._announce = set[str]()
         self._promised = asyncio.Event()
@@ -131,31 +143,68 @@ class Ingest:
         """Make `batch` durable; what is to be said afterwards."""
         now = self._clock.now()
         async with self._database.write() as tx:
-            owed = Owed(await devices.speakers(tx, _named(batch)))
-            for incoming in batch:
-                await self._one(tx, incoming, owed, now)
+            if not self._begun:
+                self._gaps, self._begun = Gaps() if await releases.floor(tx) else None, True
+            owed = await self._together(tx, batch, now) if len(batch) > 1 else None
+            if owed is None:
+                owed = Owed(await devices.speakers(tx, _named(batch)), self._gaps)
+                for incoming in batch:
+                    await self._one(tx, incoming, owed, now)
             await self._windows(tx, owed, now)
             await _remember(tx, owed, now)
         return owed
 
-    async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed, now: datetime) -> None:
-        if not incoming.payload:
-            return  # a retained message was removed
+    async def _together(self, tx: AsyncSession, batch: list[Incoming], now: datetime) -> Owed | None:
+        """All of `batch` in as few statements as it takes; None, and nothing done, when the database refuses one."""
+        owed = Owed(await devices.speakers(tx, _named(batch)), self._gaps)
+        counted = self.stored, self.dropped, self.forged
+        said = [(incoming, found) for incoming in batch if (found := self._heard(incoming, owed)) is not None]
+        held = await windows.deployments(tx, [one for _, (_, one) in said if isinstance(one, UpdateReport)])
         try:
-            device, said = self._understood(incoming, owed)
+            async with tx.begin_nested():
+                for incoming, (device, one) in said:
+                    if isinstance(one, TelemetryWindow):
+                        await _window(tx, device, one, owed, now)
+                    elif isinstance(one, UpdateReport):
+                        await _report(tx, device, one, owed, now, at_once=False)
+                    else:
+                        await _state(tx, device, one, owed, retained=incoming.retained, now=now)
+                    self.stored += 1
+        except (DBAPIError, OverflowError) as error:
+            if isinstance(error, OperationalError):
+                raise  # the disk, not a message
+            logger.info("a batch is stored one by one reason=%s", type(error).__name__)
+            self.stored, self.dropped, self.forged = counted
+            return None
+        logger.debug("stored messages=%d deployments=%d", len(said), len(held))
+        return owed
+
+    def _heard(
+        self, incoming: Incoming, owed: Owed
+    ) -> tuple[Device, DeviceState | UpdateReport | TelemetryWindow] | None:
+        """As `_understood`; None for what is dropped, and for a retained message that was removed."""
+        try:
+            return self._understood(incoming, owed) if incoming.payload else None
+        except BadInputError as error:
+            self.dropped += 1
+            self.forged += isinstance(error, SealError)
+            logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
+            return None
+
+    async def _one(self, tx: AsyncSession, incoming: Incoming, owed: Owed, now: datetime) -> None:
+        if (found := self._heard(incoming, owed)) is None:
+            return
+        device, said = found
+        try:
             if isinstance(said, TelemetryWindow):
                 await _window(tx, device, said, owed, now)
             else:
                 async with tx.begin_nested():
                     if isinstance(said, UpdateReport):
-                        await _report(tx, device, said, owed, now)
+                        await _report(tx, device, said, owed, now, at_once=True)
                     else:
                         await _state(tx, device, said, owed, retained=incoming.retained, now=now)
             self.stored += 1
-        except BadInputError as error:
-            self.dropped += 1
-            self.forged += isinstance(error, SealError)
-            logger.warning("message dropped topic=%s reason=%s", incoming.topic[:120], error)
         except (DBAPIError, OverflowError) as error:
             self._unstorable(error, incoming.topic)
             owed.speakers = await devices.speakers(tx, owed.speakers.devices)  # what was undone is read again
@@ -252,18 +301,25 @@ async def _state(
     tx: AsyncSession, device: Device, state: DeviceState, owed: Owed, *, retained: bool, now: datetime
 ) -> None:
     owed.changed |= await heard.state(tx, device, state, retained=retained, now=now)
+    if state.online and device.assignment < state.assignment < MOST_ASSIGNMENTS:
+        logger.warning("a device knows newer assignments than this manager device=%s here=%d there=%d",
+                       device.id, device.assignment, state.assignment)  # fmt: skip
+        device.assignment, device.assigned = state.assignment, None  # it would refuse what we have for it (ADR 35)
     if state.online and device.lifecycle == "active" and device.assigned and state.assignment < device.assignment:
         owed.announce.add(device.id)
 
 
-async def _report(tx: AsyncSession, device: Device, report: UpdateReport, owed: Owed, now: datetime) -> None:
+async def _report(
+    tx: AsyncSession, device: Device, report: UpdateReport, owed: Owed, now: datetime, *, at_once: bool
+) -> None:
     if device.lifecycle != "active":
         return  # it stays in the device's outbox until somebody accepts the device
     owed.changed |= await heard.sign_of_life(tx, device, now=now)
     if owed.follows(report, "report"):
         windows.insert_report(tx, report, now=now)
         await heard.report(tx, report, now=now)
-        await tx.flush()
+        if at_once:
+            await tx.flush()
         owed.take(report, "report")
 
 

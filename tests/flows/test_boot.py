@@ -337,3 +337,20 @@ def test_other_settings_and_a_stop_leave_no_old_socket_behind(agent: Agent) -> N
         agent.machine.run("systemctl", "stop", UNIT)
         assert agent.machine.fact(UNIT, "NFileDescriptorStore") == "0"
     assert agent.answers()
+
+
+def test_uninstalling_stops_and_removes_the_service_and_leaves_nothing_of_it(agent: Agent) -> None:
+    """The last one here: the machine has no agent afterwards."""
+    said = ["PYTHONPATH=/opt/flotilla:/opt/packages", "LD_LIBRARY_PATH=/opt/python/lib", "PYTHONDONTWRITEBYTECODE=1"]
+    machine = agent.machine
+    machine.run("systemctl", "enable", UNIT)
+    done = json.loads(machine.run("env", *said, PYTHON, "-m", "agent", "uninstall", "--yes", "--json"))
+    assert done["complete"], done
+    assert done["manager"]["told"] is False  # there is none at that address
+    assert machine.fact(UNIT, "ActiveState") == "inactive"
+    for place in (STATE, f"etc/systemd/system/{UNIT}", "usr/lib/tmpfiles.d/flotilla.conf", "run/flotilla-agent"):
+        assert not (machine.root / place).exists(), place
+    assert not list((machine.root / "etc/systemd/system").glob(f"*.wants/{UNIT}"))
+    reasons = {Path(one["what"]).name: one["why"] for one in done["stayed"]}
+    assert reasons[f"{UNIT}.d"] == "you made it (systemctl edit)"
+    assert "userdel flotilla-agent" in str(done["stayed"])

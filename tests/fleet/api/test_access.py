@@ -17,6 +17,7 @@ from fleet.parts import Manager
 OPEN = {
     ("POST", "/api/v1/enroll"),
     ("POST", "/api/v1/peers"),  # the signature of a device is in the body
+    ("POST", "/api/v1/leave"),  # likewise
     ("GET", "/chunks/{name}"),
     ("GET", "/manifests/{digest}"),
     ("GET", "/metadata/{file}"),

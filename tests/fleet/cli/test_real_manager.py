@@ -6,14 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from click.testing import CliRunner
 
+from agent import identity
+from agent.__main__ import main as agent
 from fleet.cli.__main__ import cli
 from fleet.cli.errors import Exit
+from shared import seal
+from shared.leaving import TOPIC, Goodbye
 
 pytestmark = pytest.mark.flow
 
@@ -97,6 +103,26 @@ def test_a_day_with_devices(asks, running, tmp_path):
     assert asks("status")["devices"] == {"total": 1, "never seen": 1}
     assert asks("device", "revoke", "cam-1", "--yes")["lifecycle"] == "revoked"
     assert asks("device", "show", "nobody", code=Exit.NOT_FOUND)["code"] == "E_NOT_FOUND"
+
+
+def test_a_device_that_is_uninstalled_is_out_by_its_own_word_and_by_nobody_elses(running, asks, tmp_path):
+    url, _ = running
+    if httpx2.get(f"{url}/readyz").json()["trust"] != "initialised":
+        asks("init")
+    claim = asks("device", "invite", "--uses", "2")["token"]
+    for name in ("cam-7", "cam-8"):
+        enroll(url, claim, name, tmp_path / name)
+    body = Goodbye(device="cam-8", at=datetime.now(UTC)).to_bytes()
+    forged = seal.sealed(body, topic=TOPIC, sign=identity.keys(tmp_path / "cam-7").signature)
+    assert httpx2.post(f"{url}/api/v1/leave", content=forged).json()["code"] == "E_SEAL"
+    assert httpx2.post(f"{url}/api/v1/leave", content=body).json()["code"] == "E_SEAL"
+    (tmp_path / "cam-7" / "models").mkdir()
+    done = CliRunner().invoke(agent, ["uninstall", "--state-dir", str(tmp_path / "cam-7"), "--yes", "--json"])
+    assert json.loads(done.stdout)["manager"]["told"] is True
+    assert not (tmp_path / "cam-7").exists()
+    assert asks("device", "show", "cam-7")["lifecycle"] == "revoked"
+    assert asks("device", "show", "cam-8")["lifecycle"] == "active"
+    assert asks("audit", "list", "--limit", "1")["items"][0]["action"] == "device.leave"
 
 
 def test_tokens_and_what_they_may_do(asks):

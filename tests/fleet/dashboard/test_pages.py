@@ -163,3 +163,17 @@ def test_every_template_is_used() -> None:
     )
     for path in folder.glob("templates/*"):
         assert f'"{path.name}"' in text, path.name
+
+
+async def test_pages_without_an_echo_and_files_are_compressed_and_nothing_else_is(
+    client: httpx2.AsyncClient, world: Any
+) -> None:
+    await world.campus()
+    for path in ("/fleet", "/rollouts", "/static/app.css", "/static/vendor/uplot.min.js"):
+        answer = await client.get(path)
+        assert answer.headers["content-encoding"] == "gzip", path
+        plain = await client.get(path, headers={"Accept-Encoding": "identity"})
+        assert "content-encoding" not in plain.headers, path
+        assert len(plain.content) == len(answer.content), path
+    for path in ("/drift", "/rollouts/ro-7f3k?feature=x", "/api/v1/devices", "/static/vendor/inter.woff2"):
+        assert "content-encoding" not in (await client.get(path)).headers, path
