@@ -136,7 +136,8 @@ def load(
 
 def _find_libraries() -> None:
     """Those of CUDA that pip installed beside onnxruntime, which no search path of the system names."""
-    if hasattr(ort, "preload_dlls"):
+    beside = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(ort.__file__))), "nvidia")
+    if os.path.isdir(beside) and hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(sys.stderr):  # where it complains of those that are missing
             ort.preload_dlls()
 
