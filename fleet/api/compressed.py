@@ -21,7 +21,7 @@ class Compressed:
     """A layer around the routes."""
 
     def __init__(self, app: App) -> None:
-        self._plain, self._gzip = app, GZipMiddleware(app, compresslevel=_LEVEL)  # type: ignore[arg-type]
+        self._plain, self._gzip = app, GZipMiddleware(app, compresslevel=_LEVEL)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fit = scope["type"] == "http" and (scope["path"] in _PAGES or scope["path"].startswith(_FILES))
