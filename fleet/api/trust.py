@@ -3,6 +3,7 @@
 I/O: chance.
 """
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -10,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.api.context import Actor, allow, manager_of
 from fleet.releases import documents
-from fleet.store import audit, events
+from fleet.store import audit, devices, events
 from fleet.store import releases as store
+from shared.identifiers import NAME_PATTERN
 
 router = APIRouter(tags=["trust"])
 
@@ -36,6 +38,9 @@ class Trust(BaseModel):
     online_keys: dict[str, dict[str, Any]]
     escrow_key: str
     floor: Annotated[int, Field(description="after a restore: no version or counter is below this")] = 0
+    served: Annotated[
+        list[str], Field(description="after a restore: models that devices serve, known here or not")
+    ] = []
 
 
 @router.get("/api/v1/trust", summary="Signed documents and the manager's public keys")
@@ -45,6 +50,8 @@ async def get_trust(request: Request, _actor: Annotated[Actor, Depends(allow("re
     async with manager.database.read() as tx:
         known = {role: row.data.decode() for role, row in (await store.newest_documents(tx)).items()}
         floor = await store.floor(tx)
+        served = {model for models in (await devices.serving(tx)).values() for model in models} if floor else set()
+        served = {model for model in served if re.fullmatch(NAME_PATTERN, model)}  # nobody signed what devices say
     return Trust(
         initialised="root" in known and "targets" in known,
         root=known.get("root"),
@@ -53,6 +60,7 @@ async def get_trust(request: Request, _actor: Annotated[Actor, Depends(allow("re
         online_keys=manager.online_keys.public(),
         escrow_key=manager.online_keys.escrow_public(),
         floor=floor,
+        served=sorted(served),
     )
 
 

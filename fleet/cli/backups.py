@@ -202,6 +202,8 @@ def restore(
     release keys are, lets devices believe this manager again. Safe to repeat, also after it was killed.
     """
     from fleet.backups import restoring
+    from fleet.backups.errors import NotEmptyError
+    from fleet.errors import RunningError
     from shared import signing
 
     signing.install()
@@ -216,8 +218,11 @@ def restore(
         return
     shell.confirm("\n".join([*_planned(found, replace), "do it?"]), yes=yes)
     now = datetime.now(UTC)
-    with shell.progress("restore", length) as advance:
-        done = asyncio.run(restoring.restored(file, found, settings, replace=replace, now=now, progress=advance))
+    try:
+        with shell.progress("restore", length) as advance:
+            done = asyncio.run(restoring.restored(file, found, settings, replace=replace, now=now, progress=advance))
+    except (NotEmptyError, RunningError) as error:
+        raise CliError(error.code, error.detail, "", error.remedy, Exit.CONFLICT) from None
     said = {**found.document(), "rollouts_stopped": list(done.rollouts), "schedules_paused": list(done.schedules)}
     shell.emit(said, f"✔ {settings.data_dir}  restored: {_described(found.contents)}")
     shell.say(

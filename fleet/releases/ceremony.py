@@ -145,8 +145,10 @@ def renewed(
     online: OnlineParts,
     signers: Sequence[NaClSigner],
     now: datetime,
+    also: Sequence[str] = (),
 ) -> tuple[bytes, dict[str, bytes]]:
-    """Targets and every model role, signed anew by the keys that `root` now trusts.
+    """Targets and every model role, signed anew by the keys that `root` now trusts; and roles without a release for
+    models `also`, of which devices have heard and this manager has not.
 
     Raises:
         KeystoreError: too few of those keys are here.
@@ -157,6 +159,8 @@ def renewed(
         for name, role in old.items()
         if name != DIRECTOR
     ]
+    threshold = root.roles["targets"].threshold
+    roles += [documents.model_role(model, release_keys, threshold) for model in also if role_of(model) not in old]
     top = documents.new_targets(
         [online.director, *release_keys],
         [documents.director_role(online.director), *roles],
@@ -165,7 +169,7 @@ def renewed(
     )
     signed: dict[str, bytes] = {}
     for role in roles:
-        document = _copy(trust.roles[role.name])
+        document = _copy(trust.roles[role.name]) if role.name in trust.roles else Metadata(Targets())
         _advance(document, now, trust.floor)
         signed[role.name] = sign(document, role, role.name, signers)
     return sign(Metadata(top), root.roles["targets"], "targets", signers), signed

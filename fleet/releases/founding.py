@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleet.releases import documents, pinning, rotation
+from fleet.releases.delta.cellar import Cellar
+from shared.identifiers import checked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +45,8 @@ def set_up(keys: Keystore, door: ReleaseDoor, *, threshold: int, now: datetime) 
     if why is not None:
         described = give(keys, door, rotation.changed(keys, trust, online, now=now))
     elif (why := rotation.behind(trust)) is not None:
-        described = give(keys, door, rotation.overtaking(keys, trust, online, now=now))
+        heard = [checked("model name", name) for name in {*Cellar(keys.folder).models(), *described.get("served", ())}]
+        described = give(keys, door, rotation.overtaking(keys, trust, online, also=sorted(heard), now=now))
     return SetUp(described, new=False, why=why)
 
 

@@ -88,8 +88,12 @@ def changed(
     return {"root": signed_root.decode(), "targets": targets.decode(), "roles": texts}
 
 
-def overtaking(keystore: Keystore, trust: Trust, online: OnlineParts, *, now: datetime) -> dict[str, Any]:
+def overtaking(
+    keystore: Keystore, trust: Trust, online: OnlineParts, *, also: Sequence[str], now: datetime
+) -> dict[str, Any]:
     """Targets and model roles of a restored manager, numbered above whatever was signed after its backup.
+
+    `also` are models that were first published after it: devices refuse documents in which they are missing.
 
     Raises:
         KeystoreError: too few of the release keys are here. Root keys are not needed.
@@ -102,6 +106,7 @@ def overtaking(keystore: Keystore, trust: Trust, online: OnlineParts, *, now: da
         online=online,
         signers=keystore.signers("targets"),
         now=now,
+        also=also,
     )
     texts = {role: data.decode() for role, data in roles.items()}
     return {"root": documents.write(trust.root).decode(), "targets": targets.decode(), "roles": texts}

@@ -60,7 +60,7 @@ def main() -> int:
     logging.disable(logging.INFO)
     if shutil.which("chromium") is None:
         raise SystemExit("this needs chromium: make system-deps")
-    sizes, visits = (SIZES[:1], 2) if chosen.quick else (SIZES, 5)
+    sizes, visits = (SIZES[:1], 2) if chosen.quick else (SIZES, 3)
     results: list[Result] = []
     for size in sizes:
         folder = Path(tempfile.mkdtemp(prefix="flotilla-pages-"))

@@ -26,6 +26,10 @@ class Cellar:
     def __init__(self, keys: Path) -> None:
         self._folder = keys / "published"
 
+    def models(self) -> list[str]:
+        """Every model that was published from this folder."""
+        return sorted(path.name for path in self._folder.iterdir() if path.is_dir()) if self._folder.is_dir() else []
+
     def files(self, model: str) -> list[bytes]:
         """The kept files of a model, newest first; a damaged one is left out."""
         found = []

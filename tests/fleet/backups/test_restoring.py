@@ -297,12 +297,17 @@ def test_a_restored_manager_signs_nothing_before_the_release_keys_did_and_then_g
     founded: Workshop, tmp_path: Path
 ) -> None:
     founded.publish("1.0.0")
-    founded.publish("1.1.0", digits.train(2))  # after the backup, say
+    file, data = founded.files(digits.train(2))  # after the backup, say: one more of the model, and another model
+    founded.asks("model", "publish", "digits", "1.1.0", file, "--reference", data)
+    founded.asks("model", "publish", "faces", "1.0.0", file, "--reference", data)
     device(founded, tmp_path)
 
     async def undo(tx: Any) -> None:
         await tx.execute(text("DELETE FROM releases WHERE version = '1.1.0'"))
+        await tx.execute(text("DELETE FROM releases WHERE model = 'faces'"))
         await tx.execute(text("DELETE FROM metadata WHERE role = 'model-digits' AND version = 2"))
+        await tx.execute(text("DELETE FROM metadata WHERE role = 'model-faces'"))
+        await tx.execute(text("DELETE FROM metadata WHERE role = 'targets' AND version = 3"))
         await tx.execute(text("DELETE FROM metadata WHERE role IN ('snapshot', 'timestamp')"))
         await store.save_document(tx, store.RESTORED, 1_000_000, b"", keep=None)
 
@@ -312,6 +317,9 @@ def test_a_restored_manager_signs_nothing_before_the_release_keys_did_and_then_g
     assert "E_RESTORED" in refused.output
     assert founded.asks("init")["changed"]
     assert not founded.asks("init")["changed"]
+    updater = device(founded, tmp_path)  # it knows a newer snapshot, with a model that the manager knows nothing of
+    assert updater.get_targetinfo("digits/1.0.0/manifest.json")
+    assert updater.get_targetinfo("faces/1.0.0/manifest.json") is None
     shown = founded.publish("1.2.0", digits.train(3))
     assert shown["counter"] >= 1_000_000
     assert shown["minimum_counter"] == 1  # so that a fleet can go one back
