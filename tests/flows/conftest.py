@@ -32,5 +32,5 @@ def mosquitto(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def fleet(tmp_path: Path, mosquitto: int) -> Iterator[Fleet]:
-    with running(tmp_path / "fleet-under-test", mosquitto) as fleet:
+    with running(tmp_path / "fleet", mosquitto) as fleet:
         yield fleet
