@@ -138,7 +138,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
     calm = model_file(folder / "good.onnx", "1", model="good", inputs=INPUTS, outputs=OUTPUTS)
     flag = folder / "asking"
     flag.touch()
-    settings = {"load_timeout_seconds": 5.0, "request_timeout_seconds": 3.0}
+    settings = {"load_timeout_seconds": 10.0, "request_timeout_seconds": 3.0}
     with Device(folder / "state", **settings) as device, load.elsewhere() as run:
         device.load(calm)
         request = load.infer("good", {"x": np.ones((1, 8), np.float32)})
