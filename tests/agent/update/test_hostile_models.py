@@ -24,6 +24,7 @@ from tests.simulators import tracing
 from tests.simulators.hostile_corpus import CORPUS, MUTATIONS
 from tests.simulators.hostile_models import Hostile, Stopped, good, published
 
+pytestmark = pytest.mark.flow
 ROOT: Final = Path(__file__).resolve().parents[3]
 CPU: Final = ("CPUExecutionProvider",)
 MEMORY_BYTES: Final = 2 * 2**30

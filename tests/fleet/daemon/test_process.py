@@ -17,6 +17,7 @@ from fleet.preparing import CONFIG
 from fleet.settings import FleetSettings
 from fleet.store.database import HEAD
 
+pytestmark = pytest.mark.flow
 FREE = {"FLOTILLA_MQTT__EMBEDDED_PORT": "0", "FLOTILLA_SERVER__PORT": "0"}
 
 
