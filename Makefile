@@ -17,7 +17,7 @@ NEEDS := mosquitto:mosquitto chromium:chromium systemd-nspawn:systemd-container 
 
 help:
 	@echo 'make demo         the whole story on this machine: publish, roll out, roll back, drift (Ctrl-C ends it)'
-	@echo 'make test         all tests                    (ARGS="-k slots" for some)'
+	@echo 'make test         all tests, in two processes  (ARGS="-k slots" for some, ARGS="-n 0" in one)'
 	@echo 'make check        what CI runs: format, lint, types, docs, tests'
 	@echo 'make fix          format and repair what can be repaired'
 	@echo 'make bench        one benchmark                (BENCH=startup ARGS=--quick)'
@@ -49,8 +49,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/flotilla demo $(ARGS)
 
+# In two processes where there are two processors. Compiled modules are kept: hundreds of processes start (ADR 37).
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Tests come last, so that their closing line is the last line.
 check: format lint types docs-check

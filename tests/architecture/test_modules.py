@@ -62,6 +62,7 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def imported(tree: ast.Module) -> set[str]:
     """Full names, without those that only type checkers import."""
     found: set[str] = set()

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from tests.simulators.fleet import Fleet, running
 
 
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[int]:
+@contextmanager
+def broker(folder: Path) -> Iterator[int]:
     """The port of a real mosquitto that lets anybody say anything: what a taken broker is."""
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
     if program is None:
@@ -20,7 +21,7 @@ def mosquitto(tmp_path: Path) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    config = tmp_path / "mosquitto.conf"
+    config = folder / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
     process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -31,6 +32,12 @@ def mosquitto(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[int]:
+    with broker(tmp_path) as port:
+        yield port
+
+
+@pytest.fixture
 def fleet(tmp_path: Path, mosquitto: int) -> Iterator[Fleet]:
-    with running(tmp_path / "fleet-under-test", mosquitto) as fleet:
+    with running(tmp_path / "fleet", mosquitto) as fleet:
         yield fleet

@@ -50,6 +50,7 @@ WatchdogSec={WATCHDOG_SECONDS}
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 8], "data": [0.5] * 8}]}
 CAP_SYS_RESOURCE = 24
 WAIT_SECONDS = 8  # of an application, over a restart; about 2 where nothing else runs
+STARTS = 4  # where other things run beside it: no longer than so many starts
 FIFO = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 
 
@@ -91,9 +92,10 @@ def installed(seed: Path) -> None:
 
 @dataclass
 class Agent:
-    """The unit in a machine that is up."""
+    """The unit in a machine that is up, and how long its start took there."""
 
     machine: booted.Machine
+    start_seconds: float
 
     @property
     def pid(self) -> int:
@@ -104,6 +106,12 @@ class Agent:
     def child(self, part: str) -> int:
         """The newest process that runs `part`."""
         return max(one.pid for one in self._processes() if f"'agent.serving.{part}'" in " ".join(one.cmdline()))
+
+    def has_a_front_beside(self, old: int) -> bool:
+        """Whether there is a newer one than this."""
+        with contextlib.suppress(psutil.Error, ValueError):  # one that ends while it is looked at; none at all
+            return self.child("front") != old
+        return False
 
     @property
     def worker(self) -> int:
@@ -116,6 +124,11 @@ class Agent:
     @property
     def doors(self) -> list[str]:
         return ["127.0.0.1:8600", str(self.machine.root / STATE / "inference.sock")]
+
+    @property
+    def patience_seconds(self) -> float:
+        """What an application waits at most, over a restart."""
+        return max(WAIT_SECONDS, STARTS * self.start_seconds)
 
     def restart(self) -> None:
         self.machine.run("systemctl", "restart", UNIT)
@@ -184,8 +197,9 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         machine.run("systemd-sysusers")
         machine.run("systemd-tmpfiles", "--create", "flotilla.conf")
         machine.run("chown", "-R", "flotilla-agent:", f"/{STATE}")
+        began = time.monotonic()
         machine.run("systemctl", "start", UNIT)
-        yield Agent(machine)
+        yield Agent(machine, time.monotonic() - began)
 
 
 @contextlib.contextmanager
@@ -283,7 +297,7 @@ def test_restarts_in_order_fail_no_request(agent: Agent, tmp_path: Path) -> None
     assert agent.pid != before
     assert set(outcomes(seen)) == {"200"}, outcomes(seen)
     assert len({entry[0] for entry in seen}) == 2
-    assert longest_wait(seen) < WAIT_SECONDS
+    assert longest_wait(seen) < agent.patience_seconds
 
 
 def test_sigkill_of_everything_refuses_no_connection(agent: Agent, tmp_path: Path) -> None:
@@ -297,17 +311,21 @@ def test_sigkill_of_everything_refuses_no_connection(agent: Agent, tmp_path: Pat
     assert not [name for name in found if name.startswith("refused")], found
     assert sum(number for name, number in found.items() if name != "200") <= 4, found  # those under way
     assert found["200"] > 20
-    assert longest_wait(seen) < WAIT_SECONDS
+    assert longest_wait(seen) < agent.patience_seconds
 
 
-def test_a_front_that_hangs_is_replaced_within_the_watchdogs_limit(agent: Agent) -> None:
+def test_a_front_that_hangs_is_replaced_within_the_watchdogs_limit(agent: Agent, tmp_path: Path) -> None:
     family = agent.family()
     restarts = agent.machine.fact(UNIT, "NRestarts")
-    os.kill(family["front"], signal.SIGSTOP)
-    began = time.monotonic()
+    with knocking(agent, tmp_path) as seen:
+        os.kill(family["front"], signal.SIGSTOP)
+        began = time.monotonic()
+        agent.machine.until(lambda: agent.has_a_front_beside(family["front"]), WATCHDOG_SECONDS + 5)
+        assert time.monotonic() - began < WATCHDOG_SECONDS + 1
+    found = outcomes(seen)
+    assert sum(number for name, number in found.items() if name != "200") <= 4, found  # those under way
+    assert not psutil.pid_exists(family["front"])
     assert agent.answers()
-    assert time.monotonic() - began < WATCHDOG_SECONDS + 1
-    assert agent.child("front") != family["front"]
     assert (agent.worker, agent.pid) == (family["worker"], family["agent"])
     assert agent.machine.fact(UNIT, "NRestarts") == restarts
 

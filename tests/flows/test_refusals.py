@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import sqlite3
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,22 @@ from fleet.store import tables
 from shared.messages import Announcement
 from shared.mqtt_link import LinkSettings, MqttLink
 from shared.topics import Address, Channel
-from tests.simulators.fleet import Fleet
+from tests.flows.conftest import broker
+from tests.simulators.fleet import Fleet, running
 
 pytestmark = pytest.mark.flow
 
 
-def device_with_release(fleet: Fleet) -> None:
-    fleet.add_devices("cam-1")
-    fleet.publish("1.0.0")
-    assert fleet.roll_out("1.0.0")["state"] == "completed"
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One device that serves 1.0.0, and 1.1.0 published: what is refused leaves it so for the next test."""
+    folder = tmp_path_factory.mktemp("refusals")
+    with broker(folder) as port, running(folder / "fleet", port) as made:
+        made.add_devices("cam-1")
+        made.publish("1.0.0")
+        assert made.roll_out("1.0.0")["state"] == "completed"
+        made.publish("1.1.0")
+        yield made
 
 
 def say(fleet: Fleet, announcement: Announcement, *, device: str = "cam-1") -> None:
@@ -106,26 +114,13 @@ def stays_and_reports(fleet: Fleet, reason: str, *, serving: str = "1.0.0") -> N
 
 
 def test_an_announcement_signed_by_an_unknown_key_is_refused(fleet: Fleet, tmp_path: Path) -> None:
-    device_with_release(fleet)
-    fleet.publish("1.1.0")
     mallory = OnlineKeys.open(tmp_path / "mallory")
     forged = signed_by(fleet, mallory, device="cam-1", version=99, release="1.1.0")
     say(fleet, Announcement(timestamp=timestamp(fleet), assignment=forged))
     stays_and_reports(fleet, "E_SIGNATURE")
 
 
-def test_an_older_announcement_replayed_is_refused(fleet: Fleet) -> None:
-    device_with_release(fleet)
-    old = stored_device(fleet, "cam-1")["assigned"]
-    fleet.publish("1.1.0")
-    assert fleet.roll_out("1.1.0")["state"] == "completed"
-    say(fleet, Announcement(timestamp=timestamp(fleet), assignment=old))
-    stays_and_reports(fleet, "E_REPLAYED", serving="1.1.0")
-
-
 def test_an_announcement_for_another_device_is_refused(fleet: Fleet) -> None:
-    device_with_release(fleet)
-    fleet.publish("1.1.0")
     own = OnlineKeys.open(fleet.household.manager_folder / "keys")
     other = signed_by(fleet, own, device="cam-2", version=99, release="1.1.0")
     say(fleet, Announcement(timestamp=timestamp(fleet), assignment=other))
@@ -140,31 +135,30 @@ def damage(chunk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("spoil", "version", "reason"),
     [
-        pytest.param("chunk", "E_CHUNK_DAMAGED", id="a chunk with one flipped bit"),
-        pytest.param("golden", "E_GOLDEN_MISMATCH", id="golden outputs that differ"),
+        pytest.param("chunk", "1.1.1", "E_CHUNK_DAMAGED", id="a chunk with one flipped bit"),
+        pytest.param("golden", "1.1.2", "E_GOLDEN_MISMATCH", id="golden outputs that differ"),
     ],
 )
 def test_content_that_is_not_what_was_signed_or_promised_is_refused(
-    fleet: Fleet, spoil: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, spoil: str, version: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device_with_release(fleet)
     if spoil == "chunk":
-        fleet.publish("1.1.0")
-        manifest = json.loads(stored_release(fleet, "1.1.0").manifest)
+        fleet.publish(version)
+        manifest = json.loads(stored_release(fleet, version).manifest)
         name = manifest["artifacts"]["model"]["chunks"][0]["id"]
         damage(next((fleet.household.manager_folder / "depot").rglob(name)))
     else:
-        publish_with_wrong_golden(fleet, monkeypatch)
-    rollout = fleet.start_rollout("1.1.0")
+        publish_with_wrong_golden(fleet, version, monkeypatch)
+    rollout = fleet.start_rollout(version)
     stays_and_reports(fleet, reason)
     ended = fleet.ended(rollout)
     assert ended["state"] in {"rolled-back", "aborted", "failed"}
     assert reason in json.dumps(ended)
 
 
-def publish_with_wrong_golden(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def publish_with_wrong_golden(fleet: Fleet, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A publisher whose runtime answers otherwise than the devices' does."""
     measure = reference_run.run
 
@@ -173,7 +167,7 @@ def publish_with_wrong_golden(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> 
         return dataclasses.replace(measured, golden=shifted(measured.golden))
 
     monkeypatch.setattr(reference_run, "run", elsewhere)
-    fleet.publish("1.1.0")
+    fleet.publish(version)
 
 
 def shifted(golden: bytes) -> bytes:
@@ -182,3 +176,11 @@ def shifted(golden: bytes) -> bytes:
     out = io.BytesIO()
     np.savez(out, **found)
     return out.getvalue()
+
+
+def test_an_older_announcement_replayed_is_refused(fleet: Fleet) -> None:
+    """The last one, since it leaves another version behind."""
+    old = stored_device(fleet, "cam-1")["assigned"]
+    assert fleet.roll_out("1.1.0")["state"] == "completed"
+    say(fleet, Announcement(timestamp=timestamp(fleet), assignment=old))
+    stays_and_reports(fleet, "E_REPLAYED", serving="1.1.0")

@@ -57,7 +57,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def slow_fleet(tmp_path: Path, broker: Mosquitto) -> Iterator[Fleet]:
-    folder = tmp_path / "fleet-under-test"
+    folder = tmp_path / "fleet"
     folder.mkdir()
     mqtt = {"url": f"mqtt://127.0.0.1:{broker.port}", "chunks": "on", "chunk_bytes_per_second": 100_000}
     household = Household(folder, settings={**MANAGER_SETTINGS, "mqtt": mqtt})

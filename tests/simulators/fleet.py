@@ -86,7 +86,7 @@ class Fleet:
         self.household.kill("fleet")
         self.household.start_manager()
 
-    def until(self, look: Callable[[], T | None], seconds: float = 60.0) -> T:
+    def until(self, look: Callable[[], T | None], seconds: float = 120.0) -> T:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = look()

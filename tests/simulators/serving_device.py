@@ -24,7 +24,7 @@ class ServingDevice(Device):
         self.serving = Serving(self.serving_settings, state_dir=self.folder, observe=self._observe)  # type: ignore[assignment]
         running = asyncio.create_task(self.serving.run(), name="endpoint")  # type: ignore[attr-defined]
         try:
-            where = await asyncio.wait_for(self.serving.started(), 30)  # type: ignore[attr-defined]
+            where = await asyncio.wait_for(self.serving.started(), 60)  # type: ignore[attr-defined]
             self.address = f"127.0.0.1:{where.http_port}"
             yield
         finally:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,12 +118,17 @@ class Running:
     serving: Serving
     endpoints: Endpoints
     seen: list[Observation] = field(default_factory=list)
+    start_seconds: float = 0.0
+
+    def within(self, seconds: float) -> float:
+        """This limit; where other things run beside the test, four times what the start took."""
+        return max(seconds, 4 * self.start_seconds)
 
     @property
     def url(self) -> str:
         return f"127.0.0.1:{self.endpoints.http_port}"
 
-    async def until(self, happened: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, happened: Callable[[], bool], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not happened():  # noqa: ASYNC110 - processes give no event
                 await asyncio.sleep(0.01)
@@ -133,9 +139,11 @@ async def endpoint(state_dir: Path, **settings: object) -> AsyncIterator[Running
     seen: list[Observation] = []
     chosen = ServingSettings.model_validate({"http_port": 0, "grpc_port": None, **settings})
     serving = Serving(chosen, state_dir=state_dir, observe=seen.extend)
+    began = time.monotonic()
     task = asyncio.create_task(serving.run())
     try:
-        yield Running(serving, await asyncio.wait_for(serving.started(), 20), seen)
+        endpoints = await asyncio.wait_for(serving.started(), 60)
+        yield Running(serving, endpoints, seen, time.monotonic() - began)
     finally:
         task.cancel()
         await asyncio.wait([task])

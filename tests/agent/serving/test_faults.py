@@ -120,7 +120,7 @@ async def test_a_killed_worker_of_the_only_version_answers_again_within_three_se
         await running.until(lambda: load.answers[-1][0] > killed + 0.5 and load.answers[-1][1] == 200)
     assert load.failed == []  # even those in flight were answered by the next worker
     first = min(when for when, _, _ in load.answers if when > killed + 0.02)
-    assert first - killed < 3
+    assert first - killed < running.within(3)
     await running.until(lambda: WorkerDied("digits", "1.0.0", "SIGKILL") in running.seen)
     assert worker_pids() != [victim]
 
@@ -153,7 +153,7 @@ async def test_a_killed_front_is_replaced_behind_the_same_addresses(running: Run
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     assert await asyncio.to_thread(ask_once, running, digits) == "1.0.0"
-    assert time.monotonic() - killed < 3
+    assert time.monotonic() - killed < running.within(3)
     assert pids("front") != [victim]
     assert worker_pids() == workers  # they went on and were introduced to the new one
 
@@ -218,7 +218,7 @@ async def test_an_end_in_order_answers_what_was_asked_and_leaves_the_rest_to_the
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"\r\nconnection: close\r\n" in answer.lower()
         await leaving
-        assert 0.2 < time.monotonic() - began < 4
+        assert 0.2 < time.monotonic() - began < where.within(4)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(late_reader.read(1), 0.3)
         os.kill(pids("front")[0], signal.SIGKILL)  # the next one takes it
@@ -231,7 +231,7 @@ async def test_who_connects_before_it_opens_waits(tmp_path: Path, digits: Digits
     serving = Serving(ServingSettings(http_port=0, grpc_port=None), state_dir=tmp_path, observe=lambda _: None)
     task = asyncio.create_task(serving.run(closed=True))
     try:
-        where = Running(serving, await asyncio.wait_for(serving.started(), 20))
+        where = Running(serving, await asyncio.wait_for(serving.started(), 60))
         asked = asyncio.create_task(asyncio.to_thread(ask_once, where, digits))
         await asyncio.sleep(0.2)
         os.kill(pids("front")[0], signal.SIGKILL)  # the next one stays closed as well

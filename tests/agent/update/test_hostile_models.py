@@ -24,6 +24,7 @@ from tests.simulators import tracing
 from tests.simulators.hostile_corpus import CORPUS, MUTATIONS
 from tests.simulators.hostile_models import Hostile, Stopped, good, published
 
+pytestmark = pytest.mark.flow
 ROOT: Final = Path(__file__).resolve().parents[3]
 CPU: Final = ("CPUExecutionProvider",)
 MEMORY_BYTES: Final = 2 * 2**30
@@ -138,7 +139,7 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
     calm = model_file(folder / "good.onnx", "1", model="good", inputs=INPUTS, outputs=OUTPUTS)
     flag = folder / "asking"
     flag.touch()
-    settings = {"load_timeout_seconds": 5.0, "request_timeout_seconds": 3.0}
+    settings = {"load_timeout_seconds": 10.0, "request_timeout_seconds": 3.0}
     with Device(folder / "state", **settings) as device, load.elsewhere() as run:
         device.load(calm)
         request = load.infer("good", {"x": np.ones((1, 8), np.float32)})

@@ -177,8 +177,11 @@ def test_an_exchange_back_cut_after_any_effect_is_finished_after_a_restart(world
 
 
 def shadowed(world: World, job: Job, min_agreement: float) -> Job:
-    """The release comes with a comparison, which it passes only if 0.0 is enough."""
-    terms = Terms(share=1.0, min_samples=5, min_agreement=min_agreement, seconds=30, when_few="fail")
+    """The release comes with a comparison, which it passes only if 0.0 is enough.
+
+    Five samples decide. A candidate stands back behind whatever else runs, so it has much time for them.
+    """
+    terms = Terms(share=1.0, min_samples=5, min_agreement=min_agreement, seconds=150, when_few="fail")
     return replace(job, announcements=(world.announcement(world.good, shadow=terms.model_dump_json()),))
 
 

@@ -17,6 +17,7 @@ from fleet.preparing import CONFIG
 from fleet.settings import FleetSettings
 from fleet.store.database import HEAD
 
+pytestmark = pytest.mark.flow
 FREE = {"FLOTILLA_MQTT__EMBEDDED_PORT": "0", "FLOTILLA_SERVER__PORT": "0"}
 
 
@@ -76,7 +77,7 @@ def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_it_starts_tells_systemd_and_ends_in_order(start, tmp_path: Path) -> None:
-    manager = start(WATCHDOG_USEC="600000")
+    manager = start(WATCHDOG_USEC="6000000")
     manager.until("READY=1")
     with httpx2.Client(base_url=manager.url, headers=manager.headers) as client:
         assert client.get("/api/v1/me").json()["role"] == "admin"

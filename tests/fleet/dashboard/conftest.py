@@ -1,6 +1,7 @@
 """A manager with a real database and the real application, and a world to fill it with."""
 
 import contextlib
+import itertools
 import math
 import random
 import socket
@@ -148,8 +149,8 @@ class World:
     async def add(self, *rows: Any) -> None:
         """Store rows, parents first, and say so."""
         async with self.manager.database.write() as tx:
-            for row in rows:
-                tx.add(row)
+            for _, alike in itertools.groupby(rows, type):
+                tx.add_all(alike)
                 await tx.flush()
         self.manager.hub.wake()
 

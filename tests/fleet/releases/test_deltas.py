@@ -17,18 +17,20 @@ from shared.identifiers import sha256
 from shared.manifest import Manifest
 from tests.simulators import digits
 
-FIRST = digits.train(hidden=128)
+
+def first() -> digits.Trained:
+    return digits.train(hidden=128)
 
 
 def tuned(seed: int, size: float = 1e-4) -> digits.Trained:
     """The first model, a little further trained: each weight moves by a part of itself."""
     chance = np.random.default_rng(seed)
-    model = onnx.load_from_string(FIRST.onnx_bytes)
+    model = onnx.load_from_string(first().onnx_bytes)
     for row in model.graph.initializer:
         values = numpy_helper.to_array(row)
         moved = (values * (1 + size * chance.normal(size=values.shape))).astype(values.dtype)
         row.CopyFrom(numpy_helper.from_array(moved, row.name))
-    return FIRST._replace(onnx_bytes=model.SerializeToString())
+    return first()._replace(onnx_bytes=model.SerializeToString())
 
 
 def offered(workshop, version):
@@ -40,10 +42,10 @@ def offered(workshop, version):
 
 def test_a_second_version_is_published_with_a_delta_that_leads_to_its_very_bytes(founded):
     second = tuned(1)
-    founded.publish("1.0.0", FIRST)
+    founded.publish("1.0.0", first())
     founded.publish("1.1.0", second)
     release, manifest, (offer,) = offered(founded, "1.1.0")
-    assert offer.base == sha256(FIRST.onnx_bytes)
+    assert offer.base == sha256(first().onnx_bytes)
     assert offer.wire_bytes < 0.7 * manifest.artifacts["model"].sealed_bytes
 
     data = httpx2.get(f"{founded.url}/chunks/{offer.description}", trust_env=False).content
@@ -57,24 +59,24 @@ def test_a_second_version_is_published_with_a_delta_that_leads_to_its_very_bytes
         )
         for index, chunk in enumerate(listed)
     ]  # fmt: skip
-    base = memoryview(FIRST.onnx_bytes)
+    base = memoryview(first().onnx_bytes)
     assert b"".join(rebuild(base, iter(pieces), result_bytes=described.result_bytes)) == second.onnx_bytes
 
 
 def test_no_deltas_are_made_when_they_are_not_wanted_or_nothing_is_known(founded):
-    founded.publish("1.0.0", FIRST)
+    founded.publish("1.0.0", first())
     founded.publish("1.1.0", tuned(1), "--no-deltas")
     assert offered(founded, "1.0.0")[2] == offered(founded, "1.1.0")[2] == ()
 
 
 def test_a_model_is_verified_as_before_with_its_deltas(founded):
-    founded.publish("1.0.0", FIRST)
+    founded.publish("1.0.0", first())
     founded.publish("1.1.0", tuned(1))
     assert founded.asks("model", "verify", "digits", "1.1.0")["verified"]
 
 
 def test_a_snapped_version_tells_what_was_done_to_it_and_takes_much_less(founded):
-    founded.publish("1.0.0", FIRST)
+    founded.publish("1.0.0", first())
     founded.publish("1.1.0", tuned(1, 1e-2), "--snap")
     _, manifest, (offer,) = offered(founded, "1.1.0")
     told = manifest.metrics
@@ -86,7 +88,7 @@ def test_a_snapped_version_tells_what_was_done_to_it_and_takes_much_less(founded
 
 
 def test_a_snap_without_an_earlier_file_says_how_to_name_one(founded):
-    file, data = founded.files(FIRST)
+    file, data = founded.files(first())
     result = founded.flotilla("model", "publish", "digits", "1.0.0", file, "--reference", data, "--snap")
     assert result.exit_code != 0
     assert "E_SNAP" in result.output
@@ -95,7 +97,7 @@ def test_a_snap_without_an_earlier_file_says_how_to_name_one(founded):
 
 def test_diff_and_delta_tell_the_bytes_of_an_update(founded):
     old, new = founded.folder / "old.onnx", founded.folder / "new.onnx"
-    old.write_bytes(FIRST.onnx_bytes)
+    old.write_bytes(first().onnx_bytes)
     new.write_bytes(tuned(1).onnx_bytes)
     found = founded.asks("model", "diff", str(old), str(new))
     assert sum(row["plain_bytes"] for row in found["tensors"]) == found["size_bytes"] == len(tuned(1).onnx_bytes)

@@ -12,6 +12,8 @@ from fleet.demo.household import Household
 from fleet.errors import RunningError
 from shared.configuration import ConfigurationError
 
+pytestmark = pytest.mark.flow
+
 
 def test_what_is_initialised_twice_changes_once(fleet: Fleet) -> None:
     assert fleet.initialise()["changed"] is False

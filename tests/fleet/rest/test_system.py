@@ -24,6 +24,8 @@ from fleet.system import (
 from shared.configuration import ConfigurationError
 from shared.errors import BadInputError, FlotillaError
 
+pytestmark = pytest.mark.flow
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
