@@ -22,6 +22,7 @@ Permission = Literal[
     "alerts:write",
     "audit:read",
     "tokens:write",
+    "users:write",
     "events:read",
 ]
 Role = Literal["viewer", "operator", "approver", "releaser", "admin"]
@@ -43,11 +44,17 @@ GRANTS: Final[dict[Role, frozenset[Permission]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: a token's owner, or a part of the manager itself (role `system`)."""
+    """Who does something: a user, a token, or a part of the manager itself (role `system`)."""
 
     name: str
     role: str
     request_id: str = ""
+    person: str = ""  # the user behind it; empty: a token that is nobody's
+
+    @property
+    def who(self) -> str:
+        """The person, where one is known: two tokens of one person are one. Approvals count these."""
+        return self.person or self.name
 
     def may(self, permission: Permission) -> bool:
         """True when the role of this actor grants `permission`."""

@@ -46,7 +46,7 @@ async def move(name: ModelName, alias: AliasName, body: Move, request: Request, 
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:
-        made = await aliases.move(tx, name, alias, body.version, manager.settings, by=actor.name, now=now)
+        made = await aliases.move(tx, name, alias, body.version, manager.settings, by=actor.who, now=now)
         said = {"from": made.before, "to": body.version, "schedule": made.schedule}
         await audit.record(tx, actor=actor, action="alias.move", subject=f"{name} {alias}", body=said, now=now)
     manager.hub.wake()
@@ -59,7 +59,7 @@ async def undo(name: ModelName, alias: AliasName, request: Request, actor: _Writ
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:
-        made = await aliases.undo(tx, name, alias, manager.settings, by=actor.name, now=now)
+        made = await aliases.undo(tx, name, alias, manager.settings, by=actor.who, now=now)
         said = {"from": made.before, "to": made.alias.version, "schedule": made.schedule}
         await audit.record(tx, actor=actor, action="alias.undo", subject=f"{name} {alias}", body=said, now=now)
     manager.hub.wake()

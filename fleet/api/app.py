@@ -39,9 +39,11 @@ from fleet.api import (
     reports,
     rollouts,
     schedules,
+    sign_in,
     silences,
     tokens,
     trust,
+    users,
     wrong_input,
 )
 from fleet.api.context import Allow, Public, request_id_of
@@ -76,6 +78,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     channels.router,
     events.router,
     audit.router,
+    sign_in.router,
+    users.router,
     tokens.router,
     health.router,
     docs.router,
@@ -113,6 +117,7 @@ def create_app(manager: Manager) -> FastAPI:
         Gate,
         doorman=manager.doorman,
         answers=Answers(manager.database),
+        pepper=manager.pepper,
         clock=manager.clock,
         max_body_bytes=manager.settings.server.max_body_bytes,
     )

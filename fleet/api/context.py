@@ -63,7 +63,7 @@ class Allow:
                 "E_UNAUTHENTICATED",
                 "Sign in first",
                 "this needs a valid token",
-                "send `Authorization: Bearer TOKEN`, or run `flotilla login URL --token TOKEN`",
+                "send `Authorization: Bearer TOKEN`, or run `flotilla login URL --user NAME` (or `--token TOKEN`)",
                 headers={"WWW-Authenticate": 'Bearer realm="flotilla"'},
             )
         if not actor.may(self.permission):
