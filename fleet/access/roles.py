@@ -12,6 +12,7 @@ Permission = Literal[
     "invites:write",
     "releases:read",
     "releases:write",
+    "releases:withdraw",
     "trust:write",
     "rollouts:read",
     "rollouts:write",
@@ -35,9 +36,10 @@ _READ: Final[frozenset[Permission]] = frozenset(
 )
 GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     "viewer": _READ,
-    "operator": _READ | {"devices:write", "invites:write", "rollouts:write", "drift:write", "alerts:write"},
+    "operator": _READ
+    | {"devices:write", "invites:write", "releases:withdraw", "rollouts:write", "drift:write", "alerts:write"},
     "approver": _READ | {"rollouts:approve", "alerts:write", "audit:read"},
-    "releaser": _READ | {"releases:write"},
+    "releaser": _READ | {"releases:write", "releases:withdraw"},
     "admin": frozenset(PERMISSIONS),
 }
 

@@ -44,6 +44,7 @@ from fleet.api import (
     tokens,
     trust,
     users,
+    withdrawing,
     wrong_input,
 )
 from fleet.api.context import Allow, Public, request_id_of
@@ -64,6 +65,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     enroll.router,
     aliases.router,
     models.router,
+    withdrawing.router,
     chunks.router,
     peers.router,
     bundles.router,

@@ -115,6 +115,15 @@ class Models(_Resource[One, Many]):
         """All models with their newest version."""
         return self._ask.many(get("/models"))
 
+    def withdraw(self, model: str, version: str, reason: str, *, rollback: bool = False, dry_run: bool = False) -> One:
+        """Give a version to no device any more; with `rollback` who serves it goes back."""
+        path = under("models", model, "versions", version, "withdraw")
+        return self._ask.one(post(path, {"reason": reason, "rollback": rollback}, dry_run=dry_run or None))
+
+    def restore(self, model: str, version: str, reason: str) -> One:
+        """Give a withdrawn version out again."""
+        return self._ask.one(post(under("models", model, "versions", version, "restore"), {"reason": reason}))
+
     def versions(self, model: str) -> Many:
         """All versions of a model, newest first."""
         return self._ask.many(get(under("models", model, "versions")))

@@ -104,6 +104,8 @@ def _due(rollout: Rollout, member: Member) -> bool:
     """True when an effect of the stop calls this device back."""
     if not member.touched or member.recalled_at is not None or member.previous is None:
         return False
+    if member.ended and member.serving not in (None, rollout.version, member.previous):
+        return False  # it moved on to another version since
     if member.ended:
         return Effect.ROLL_BACK in rollout.ending
     begun = Effect.CANCEL_QUEUED if member.state in _NOT_BEGUN else Effect.INTERRUPT

@@ -95,6 +95,9 @@ class Release(Base):
     state: Mapped[str] = mapped_column(String(16), default="released")
     published_by: Mapped[str] = mapped_column(String(128))
     published_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]  # given to no device since; stays when it is retired
+    withdrawn_by: Mapped[str | None] = mapped_column(String(128))
+    withdrawn_reason: Mapped[str | None] = mapped_column(Text)
     __table_args__ = (UniqueConstraint("model", "counter"),)
 
 
