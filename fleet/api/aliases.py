@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
 from fleet.api.context import Actor, allow, manager_of
+from fleet.api.problems import NotFoundError
 from fleet.schedules import aliases, views
 from fleet.schedules.channels import AliasName
 from fleet.schedules.sweep import Sweep
-from fleet.store import audit
+from fleet.store import audit, releases
 from fleet.store import schedules as store
 from shared.identifiers import ModelName, Version
 
@@ -37,6 +38,8 @@ async def list_aliases(name: ModelName, request: Request, _actor: _Reader) -> di
     """Newest move first."""
     async with manager_of(request).database.read() as tx:
         rows = await store.aliases(tx, name)
+        if not rows and not await releases.of_model(tx, name):
+            raise NotFoundError(f"no model {name!r} was published here", remedy="flotilla model list")
         return {"items": [views.alias(row, await store.moves(tx, name, row.name)) for row in rows]}
 
 

@@ -92,7 +92,7 @@ def check_allowed(actor: Actor, permission: Permission) -> None:
         403,
         "E_FORBIDDEN",
         "Not allowed",
-        f"the role {actor.role} may not {permission}",
+        f"the role {actor.role} may not do this: it needs {permission}",
         f"ask an admin for one of these roles: {able}",
     )
 
