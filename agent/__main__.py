@@ -290,6 +290,29 @@ def doctor(settings: AgentSettings, as_json: bool) -> None:
         raise errors.UnhealthyError(f"{', '.join(failed)} failed")
 
 
+@_command(name="uninstall", example="uninstall --yes")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def uninstall(settings: AgentSettings, as_json: bool, yes: bool) -> None:
+    """Delete this device's keys, models, journal and reports. Stop the service first.
+
+    The manager is not told: revoke the device there. Settings and the program itself stay.
+    """
+    from agent import identity, uninstalling
+
+    state_dir = settings.state_dir
+    try:
+        device = identity.enrolment(state_dir).device_id
+    except errors.NotEnrolledError:
+        device = ""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"this deletes everything in {state_dir}; give --yes to do it without a question")
+        click.confirm(f"delete everything in {state_dir}?", abort=True, err=True)
+    uninstalling.remove(state_dir)
+    after = f"; at the manager: flotilla device revoke {device}" if device else ""
+    _emit({"device": device, "removed": str(state_dir)}, f"{state_dir} is empty{after}", as_json)
+
+
 def _emit(document: Mapping[str, Any], text: str, as_json: bool) -> None:
     click.echo(json.dumps(document) if as_json else text)
 

@@ -140,7 +140,7 @@ def _declare(router: APIRouter) -> None:
         if isinstance(route, APIRoute) and isinstance(found := needs(route), Allow):
             extra = {**(route.openapi_extra or {}), "x-permission": found.permission}
             known = {one.alias for one in route.dependant.query_params}
-            if "GET" in route.methods and is_list(route.path):
+            if "GET" in (route.methods or ()) and is_list(route.path):
                 extra["parameters"] = [one for one in LIST_PARAMETERS if one["name"] not in known]
             route.openapi_extra = extra
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from agent import identity
 from agent.__main__ import main
 from agent.identity import BrokerAccount, Enrolment
+from agent.state_folder import locked
 from agent.update.slot_disk import SlotDisk
 from agent.update.slots import Record, Slot, State
 
@@ -24,7 +25,7 @@ def free_port() -> int:
         return int(door.getsockname()[1])
 
 
-@pytest.mark.parametrize("name", ["enroll", "run", "status", "slots", "rollback", "doctor"])
+@pytest.mark.parametrize("name", ["enroll", "run", "status", "slots", "rollback", "doctor", "uninstall"])
 def test_every_command_explains_itself_and_knows_json(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0
@@ -137,3 +138,38 @@ def test_the_doctor_looks_for_the_providers_that_are_asked_for(tmp_path: Path) -
     result = call("doctor", "--config", config, "--state-dir", tmp_path)
     assert result.exit_code == 1
     assert "asked for NoSuchProvider" in result.stdout
+
+
+def test_uninstalling_leaves_nothing_and_says_what_is_left_to_do(tmp_path: Path) -> None:
+    state, outside = tmp_path / "state", tmp_path / "outside.txt"
+    outside.write_text("stays")
+    identity.keys(state)
+    account = BrokerAccount(url="mqtt://127.0.0.1:9")
+    enrolment = Enrolment(
+        device_id="cam-1", lifecycle="active", api_key="k", mqtt=account, root="{}", manager_url="http://127.0.0.1:9"
+    )
+    identity.save(state, enrolment)
+    sealed = state / "models" / "digits" / "a"
+    sealed.mkdir(parents=True)
+    (sealed / "model.onnx").write_bytes(b"x")
+    (state / "link").symlink_to(outside)
+    sealed.chmod(0o500)
+    refused = call("uninstall", "--state-dir", state)
+    assert refused.exit_code == 2
+    assert "--yes" in refused.stderr
+    with locked(state):
+        busy = call("uninstall", "--state-dir", state, "--yes")
+    assert (busy.exit_code, "E_ALREADY_RUNNING" in busy.stderr) == (5, True)
+    assert (sealed / "model.onnx").exists()
+    done = call("uninstall", "--state-dir", state, "--yes")
+    assert done.exit_code == 0, done.stderr
+    assert "flotilla device revoke cam-1" in done.stdout
+    assert list(state.iterdir()) == []
+    assert outside.read_text() == "stays"
+
+
+def test_uninstalling_touches_no_folder_that_is_not_an_agents(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("dear diary")
+    refused = call("uninstall", "--state-dir", tmp_path, "--yes", "--json")
+    assert json.loads(refused.stderr)["code"] == "E_NOT_ENROLLED"
+    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
