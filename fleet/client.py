@@ -37,6 +37,7 @@ from fleet.rest.resources import (
     Rollouts,
     Schedules,
     Tokens,
+    Users,
 )
 from fleet.rest.signing import Signing
 from fleet.rest.transport import AsyncTransport, Transport
@@ -59,6 +60,7 @@ class _Nouns(Generic[One, Many]):
         self.schedules = Schedules(ask)
         self.drift = Drift(ask)
         self.alerts = Alerts(ask)
+        self.users = Users(ask)
         self.tokens = Tokens(ask)
         self.audit = Audit(ask)
 

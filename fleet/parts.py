@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Final
 from fleet import exposure
 from fleet.access.answers import Answers
 from fleet.access.first_token import ensure_admin
-from fleet.access.identify import Doorman
+from fleet.access.identify import Doorman, Limits
 from fleet.access.secrets import Pepper
+from fleet.access.sign_in import SignIns
 from fleet.backups.errors import RestoringError
 from fleet.broker import acl
 from fleet.broker.embedded import EmbeddedBroker
@@ -83,7 +84,8 @@ class Manager:
     peers: PeerDesk
     patience: Patience
     enrolments: Buckets  # attempts of one address
-    sign_ins: Buckets
+    knocks: Buckets  # sign-ins of one address, right or wrong
+    sign_ins: SignIns
     cut_off: Callable[[str], None]  # end the connection of a device, where the broker is ours
     manager_url: str  # what devices and browsers are told
     mqtt_url: str  # what devices are told
@@ -200,7 +202,7 @@ def _build(
         hub=hub,
         leadership=leadership,
         pepper=pepper,
-        doorman=Doorman(database, pepper, timedelta(minutes=settings.server.session_idle_minutes)),
+        doorman=Doorman(database, pepper, _browser_limits(settings)),
         depot=depot,
         repository=repository,
         director=director,
@@ -220,7 +222,8 @@ def _build(
         peers=PeerDesk(settings.peers, pepper, clock),
         patience=Patience(timedelta(seconds=settings.deployment.heartbeat_interval_seconds), clock.now()),
         enrolments=Buckets(rate=attempts / 60, burst=attempts),
-        sign_ins=Buckets(rate=attempts / 60, burst=attempts),
+        knocks=Buckets(rate=attempts / 60, burst=attempts),
+        sign_ins=SignIns(database, pepper, clock),
         cut_off=broker.kick if broker is not None else lambda _: None,
         manager_url=manager_url,
         mqtt_url=settings.mqtt.public_url or _mqtt_url(settings, broker),
@@ -241,6 +244,13 @@ def depot_of(settings: FleetSettings) -> Depot:
     if "://" in store and not store.startswith("file://"):
         return BucketDepot(store)
     return FolderDepot(Path(store.removeprefix("file://")))
+
+
+def _browser_limits(settings: FleetSettings) -> Limits:
+    return Limits(
+        idle=timedelta(minutes=settings.server.session_idle_minutes),
+        longest=timedelta(hours=settings.users.session_hours),
+    )
 
 
 def _link_settings(settings: FleetSettings, broker: EmbeddedBroker | None, secret: str) -> LinkSettings:

@@ -123,6 +123,10 @@ data_dir: {data_dir}
 # enrolment:
 #   invite_hours: 24                 # life of a claim token
 
+# users:
+#   session_hours: 12                # how long a browser or a command line stays signed in, at most
+#   longest_sign_in_days: 30         # what `flotilla login --expires` may ask for
+
 # security:
 #   use_tls: true                    # refuse to start where something would go to other machines in clear text
 #   verify_model_signatures: true    # cannot be switched off

@@ -114,6 +114,13 @@ class EnrolmentSettings(Section):
     attempts_per_minute: PositiveInt = 60  # of one address
 
 
+class UserSettings(Section):
+    """How long people stay signed in. Roles, and who there is: `flotilla user`."""
+
+    session_hours: PositiveFloat = 12.0  # a browser signs in again after it, whatever it does; so does `flotilla login`
+    longest_sign_in_days: PositiveFloat = 30.0  # what `flotilla login --expires` may ask for
+
+
 class SecuritySettings(Section):
     """What protects the fleet. Signatures and encryption cannot be switched off: devices take nothing else."""
 
@@ -300,6 +307,7 @@ class FleetSettings(Section):
     mqtt: MqttSettings = MqttSettings()
     peers: PeerSettings = PeerSettings()
     enrolment: EnrolmentSettings = EnrolmentSettings()
+    users: UserSettings = UserSettings()
     security: SecuritySettings = SecuritySettings()
     deployment: DeploymentSettings = DeploymentSettings()
     scheduling: SchedulingSettings = SchedulingSettings()

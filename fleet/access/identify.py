@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fleet.access.secrets import Pepper
     from fleet.store.database import Database
-    from fleet.store.tables import Token
+    from fleet.store.tables import Token, User
 
 COOKIE: Final = "flotilla_session"
 MISUSE_STEP: Final = timedelta(minutes=10)
@@ -36,10 +36,22 @@ class Caller:
     name: str
     role: str
     csrf: str = ""
+    person: str = ""  # the user's name; empty: a token that is nobody's
 
     def actor(self, request_id: str) -> Actor:
         """The actor of one request."""
-        return Actor(self.name, self.role, request_id)
+        return Actor(self.name, self.role, request_id, self.person)
+
+    @classmethod
+    def of(cls, token: Token | None, user: User | None, csrf: str = "") -> Caller:
+        """Who comes with this token, this user, or a token of this user: `ann`, or `ann/nightly` for one she made."""
+        if user is not None and (token is None or token.login):
+            return cls(user.name, user.role, csrf, user.name)
+        if token is None:
+            raise ValueError("neither a token nor a user")
+        if user is not None:
+            return cls(f"{user.name}/{token.name}", token.role, csrf, user.name)
+        return cls(token.name, token.role, csrf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +62,78 @@ class SignedIn:
     csrf: str
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a browser stays signed in: without doing anything, and at most."""
+
+    idle: timedelta
+    longest: timedelta
+
+
 class Doorman:
     """Knows tokens and sessions by their hashes."""
 
-    def __init__(self, database: Database, pepper: Pepper, idle: timedelta) -> None:
-        self._database, self._pepper, self._idle = database, pepper, idle
+    def __init__(self, database: Database, pepper: Pepper, limits: Limits) -> None:
+        self._database, self._pepper, self._limits = database, pepper, limits
         self._misuses: dict[str, datetime] = {}  # revoked token -> when it was last told of
 
     async def identify(self, *, authorization: str, cookie: str, now: datetime) -> Caller | None:
         """The caller, or None for a stranger. With a bearer token the cookie is not looked at."""
         if authorization:
-            scheme, _, secret = authorization.partition(" ")
-            return await self._bearer(secret.strip(), now) if scheme.lower() == "bearer" else None
+            secret = bearer(authorization)
+            return await self._bearer(secret, now) if secret else None
         secret = session_cookie(cookie)
         return await self._browser(secret, now) if secret else None
 
-    async def sign_in(self, secret: str, now: datetime) -> SignedIn | None:
-        """A new session for the owner of a token; None if the token opens nothing."""
-        fresh = SignedIn(new_secret("session"), new_secret("session"))
+    async def sign_in(self, secret: str, now: datetime, *, cookie: str = "") -> SignedIn | None:
+        """A new session for the owner of a token; None if the token opens nothing. The session before it ends."""
         async with self._database.write() as tx:
-            token = await tokens.valid(tx, self._pepper.digest(secret), now)
-            if token is None:
-                return None
-            await tokens.forget_idle_browsers(tx, now - self._idle)
-            tx.add(
-                BrowserSession(
-                    cookie_hash=self._pepper.digest(fresh.cookie),
-                    token_id=token.id,
-                    csrf=fresh.csrf,
-                    created_at=now,
-                    seen_at=now,
-                )
-            )
-        return fresh
+            found = await tokens.valid(tx, self._pepper.digest(secret), now)
+            return None if found is None else await self._begin(tx, now, cookie, token=found[0])
+
+    async def welcome(self, tx: AsyncSession, user: User, now: datetime, *, cookie: str) -> SignedIn:
+        """A new session for somebody whose password was right. The session in this cookie header ends."""
+        return await self._begin(tx, now, cookie, user=user)
 
     async def sign_out(self, cookie: str) -> None:
         """End the session in this cookie header. Unknown: nothing."""
         async with self._database.write() as tx:
             await tokens.forget_browser(tx, self._pepper.digest(session_cookie(cookie)))
 
+    async def end_login(self, tx: AsyncSession, authorization: str, now: datetime) -> bool:
+        """End the token in this header if signing in made it; False for other ones."""
+        token = await tokens.login(tx, self._pepper.digest(bearer(authorization)))
+        if token is not None:
+            token.expires_at = now
+        return token is not None
+
+    async def _begin(
+        self, tx: AsyncSession, now: datetime, cookie: str, *, token: Token | None = None, user: User | None = None
+    ) -> SignedIn:
+        fresh = SignedIn(new_secret("session"), new_secret("session"))
+        await tokens.forget_old_browsers(tx, now - self._limits.idle, now)
+        if before := session_cookie(cookie):
+            await tokens.forget_browser(tx, self._pepper.digest(before))
+        tx.add(
+            BrowserSession(
+                cookie_hash=self._pepper.digest(fresh.cookie),
+                token_id=token.id if token else None,
+                user_id=user.id if user else None,
+                csrf=fresh.csrf,
+                created_at=now,
+                seen_at=now,
+                expires_at=now + self._limits.longest,
+            )
+        )
+        return fresh
+
     async def _bearer(self, secret: str, now: datetime) -> Caller | None:
         async with self._database.read() as tx:
-            token = await tokens.valid(tx, self._pepper.digest(secret), now)
-            revoked = None if token else await tokens.revoked(tx, self._pepper.digest(secret))
+            found = await tokens.valid(tx, self._pepper.digest(secret), now)
+            revoked = None if found else await tokens.revoked(tx, self._pepper.digest(secret))
         if revoked is not None:
             await self._misused(revoked, now)
-        return Caller(token.name, token.role) if token else None
+        return Caller.of(*found) if found else None
 
     async def _misused(self, token: Token, now: datetime) -> None:
         """Somebody still uses what was taken away: an alert, kept up to date at most once in ten minutes."""
@@ -121,19 +159,26 @@ class Doorman:
             found = await tokens.browser(tx, digest)
         if found is None:
             return None
-        session, token = found
-        if not tokens.alive(token, now) or now - session.seen_at > self._idle:
+        session, token, user = found
+        alive = (token is None or tokens.alive(token, now)) and (user is None or tokens.user_alive(user, now))
+        if not alive or now - session.seen_at > self._limits.idle or session.expires_at <= now:
             return None
         if now - session.seen_at > tokens.SEEN_STEP:
             async with self._database.write() as tx:
                 await _seen(tx, digest, now)
-        return Caller(token.name, token.role, session.csrf)
+        return Caller.of(token, user, session.csrf)
 
 
 async def _seen(tx: AsyncSession, digest: str, now: datetime) -> None:
     session = await tx.get(BrowserSession, digest)
     if session is not None:
         session.seen_at = now
+
+
+def bearer(header: str) -> str:
+    """The secret in an `Authorization` header; empty when it is of another kind."""
+    scheme, _, secret = header.partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def session_cookie(header: str) -> str:

@@ -12,6 +12,7 @@ Permission = Literal[
     "invites:write",
     "releases:read",
     "releases:write",
+    "releases:withdraw",
     "trust:write",
     "rollouts:read",
     "rollouts:write",
@@ -23,6 +24,7 @@ Permission = Literal[
     "audit:read",
     "backups:write",
     "tokens:write",
+    "users:write",
     "events:read",
 ]
 Role = Literal["viewer", "operator", "approver", "releaser", "admin"]
@@ -35,20 +37,27 @@ _READ: Final[frozenset[Permission]] = frozenset(
 )
 GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     "viewer": _READ,
-    "operator": _READ | {"devices:write", "invites:write", "rollouts:write", "drift:write", "alerts:write"},
+    "operator": _READ
+    | {"devices:write", "invites:write", "releases:withdraw", "rollouts:write", "drift:write", "alerts:write"},
     "approver": _READ | {"rollouts:approve", "alerts:write", "audit:read"},
-    "releaser": _READ | {"releases:write"},
+    "releaser": _READ | {"releases:write", "releases:withdraw"},
     "admin": frozenset(PERMISSIONS),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: a token's owner, or a part of the manager itself (role `system`)."""
+    """Who does something: a user, a token, or a part of the manager itself (role `system`)."""
 
     name: str
     role: str
     request_id: str = ""
+    person: str = ""  # the user behind it; empty: a token that is nobody's
+
+    @property
+    def who(self) -> str:
+        """The person, where one is known: two tokens of one person are one. Approvals count these."""
+        return self.person or self.name
 
     def may(self, permission: Permission) -> bool:
         """True when the role of this actor grants `permission`."""

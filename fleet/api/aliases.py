@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
 from fleet.api.context import Actor, allow, manager_of
+from fleet.api.problems import NotFoundError
 from fleet.schedules import aliases, views
 from fleet.schedules.channels import AliasName
 from fleet.schedules.sweep import Sweep
-from fleet.store import audit
+from fleet.store import audit, releases
 from fleet.store import schedules as store
 from shared.identifiers import ModelName, Version
 
@@ -37,6 +38,8 @@ async def list_aliases(name: ModelName, request: Request, _actor: _Reader) -> di
     """Newest move first."""
     async with manager_of(request).database.read() as tx:
         rows = await store.aliases(tx, name)
+        if not rows and not await releases.of_model(tx, name):
+            raise NotFoundError(f"no model {name!r} was published here", remedy="flotilla model list")
         return {"items": [views.alias(row, await store.moves(tx, name, row.name)) for row in rows]}
 
 
@@ -46,7 +49,7 @@ async def move(name: ModelName, alias: AliasName, body: Move, request: Request, 
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:
-        made = await aliases.move(tx, name, alias, body.version, manager.settings, by=actor.name, now=now)
+        made = await aliases.move(tx, name, alias, body.version, manager.settings, by=actor.who, now=now)
         said = {"from": made.before, "to": body.version, "schedule": made.schedule}
         await audit.record(tx, actor=actor, action="alias.move", subject=f"{name} {alias}", body=said, now=now)
     manager.hub.wake()
@@ -59,7 +62,7 @@ async def undo(name: ModelName, alias: AliasName, request: Request, actor: _Writ
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:
-        made = await aliases.undo(tx, name, alias, manager.settings, by=actor.name, now=now)
+        made = await aliases.undo(tx, name, alias, manager.settings, by=actor.who, now=now)
         said = {"from": made.before, "to": made.alias.version, "schedule": made.schedule}
         await audit.record(tx, actor=actor, action="alias.undo", subject=f"{name} {alias}", body=said, now=now)
     manager.hub.wake()

@@ -1,6 +1,6 @@
 """The whole application: every router, the gate in front, errors as problems.
 
-    request -> Gate (id, size, caller, CSRF, repeated POST) -> Compressed, CsvAnswers -> router -> problem or answer
+    request -> Gate (id, size, caller, CSRF, repeated POST) -> Compressed, CsvAnswers -> Listing -> router -> answer
 
 I/O: network, disk, tasks, chance.
 """
@@ -41,14 +41,18 @@ from fleet.api import (
     reports,
     rollouts,
     schedules,
+    sign_in,
     silences,
     tokens,
     trust,
+    users,
+    withdrawing,
     wrong_input,
 )
 from fleet.api.compressed import Compressed
 from fleet.api.context import Allow, Public, request_id_of
 from fleet.api.csv_answers import CsvAnswers
+from fleet.api.listing import LIST_PARAMETERS, Listing, is_list
 from fleet.api.middleware import Gate
 from fleet.api.problems import Problem, of_error
 from fleet.dashboard import app as dashboard
@@ -66,6 +70,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     leave.router,
     aliases.router,
     models.router,
+    withdrawing.router,
     chunks.router,
     peers.router,
     bundles.router,
@@ -81,6 +86,8 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     events.router,
     audit.router,
     backups.router,
+    sign_in.router,
+    users.router,
     tokens.router,
     health.router,
     docs.router,
@@ -113,12 +120,14 @@ def create_app(manager: Manager) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _broken)
+    app.add_middleware(Listing)
     app.add_middleware(CsvAnswers)
     app.add_middleware(Compressed)
     app.add_middleware(
         Gate,
         doorman=manager.doorman,
         answers=Answers(manager.database),
+        pepper=manager.pepper,
         clock=manager.clock,
         max_body_bytes=manager.settings.server.max_body_bytes,
     )
@@ -132,10 +141,14 @@ def needs(route: APIRoute) -> Allow | Public | None:
 
 
 def _declare(router: APIRouter) -> None:
-    """Write each route's permission into the OpenAPI document."""
+    """Write each route's permission, and what every list takes, into the OpenAPI document."""
     for route in router.routes:
         if isinstance(route, APIRoute) and isinstance(found := needs(route), Allow):
-            route.openapi_extra = {**(route.openapi_extra or {}), "x-permission": found.permission}
+            extra = {**(route.openapi_extra or {}), "x-permission": found.permission}
+            known = {one.alias for one in route.dependant.query_params}
+            if "GET" in (route.methods or ()) and is_list(route.path):
+                extra["parameters"] = [one for one in LIST_PARAMETERS if one["name"] not in known]
+            route.openapi_extra = extra
 
 
 def _version() -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fleet.api.context import Actor, allow, manager_of
 from fleet.api.problems import ConflictError, NotFoundError
 from fleet.releases import bundling
+from fleet.rollouts import standing
 from fleet.store import audit, devices, events
 from fleet.store import releases as store
 from fleet.store.tables import Device, Release
@@ -81,8 +82,7 @@ async def _release(tx: AsyncSession, wanted: Wanted) -> Release:
     if found is None:
         what = f"{wanted.model}@{wanted.version}"
         raise NotFoundError(f"{what} was not published here", remedy=f"flotilla model show {wanted.model}")
-    if found.state != "released":
-        raise ConflictError(f"{wanted.model}@{wanted.version} is {found.state}", remedy="choose another version")
+    standing.check(found)
     return found
 
 

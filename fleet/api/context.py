@@ -34,6 +34,7 @@ __all__ = [
     "Public",
     "actor_of",
     "allow",
+    "check_allowed",
     "csrf_of",
     "decode_cursor",
     "encode_cursor",
@@ -63,18 +64,10 @@ class Allow:
                 "E_UNAUTHENTICATED",
                 "Sign in first",
                 "this needs a valid token",
-                "send `Authorization: Bearer TOKEN`, or run `flotilla login URL --token TOKEN`",
+                "send `Authorization: Bearer TOKEN`, or run `flotilla login URL --user NAME` (or `--token TOKEN`)",
                 headers={"WWW-Authenticate": 'Bearer realm="flotilla"'},
             )
-        if not actor.may(self.permission):
-            able = ", ".join(role for role in ROLES if Actor("", role).may(self.permission))
-            raise Problem(
-                403,
-                "E_FORBIDDEN",
-                "Not allowed",
-                f"the role {actor.role} may not {self.permission}",
-                f"ask an admin for a token with one of these roles: {able}",
-            )
+        check_allowed(actor, self.permission)
         return actor
 
 
@@ -84,6 +77,24 @@ class Public:
 
     def __call__(self) -> None:
         return None
+
+
+def check_allowed(actor: Actor, permission: Permission) -> None:
+    """Return if `actor` has `permission`; for what a route needs beside the one that it declares.
+
+    Raises:
+        Problem: the role does not grant it.
+    """
+    if actor.may(permission):
+        return
+    able = ", ".join(role for role in ROLES if Actor("", role).may(permission))
+    raise Problem(
+        403,
+        "E_FORBIDDEN",
+        "Not allowed",
+        f"the role {actor.role} may not do this: it needs {permission}",
+        f"ask an admin for one of these roles: {able}",
+    )
 
 
 def allow(permission: Permission) -> Allow:

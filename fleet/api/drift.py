@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from fleet.api.context import Actor, allow, manager_of
 from fleet.store import drift as store
+from fleet.store import releases
 from fleet.store.tables import DriftState
 from fleet.telemetry import figures
 from shared.clock import rfc3339
@@ -31,7 +32,8 @@ async def list_(
     """The newest verdict on every feature, for each device and for the whole fleet."""
     async with manager_of(request).database.read() as tx:
         rows = await store.states(tx, model=model, scope=scope, state=state)
-    return {"items": [document(row) for row in rows], "next_cursor": None}
+        withdrawn = await releases.withdrawn(tx, model)
+    return {"items": [document(row) for row in rows], "withdrawn": withdrawn, "next_cursor": None}
 
 
 @router.get("/drift/{model}")
@@ -45,8 +47,10 @@ async def show(
     manager = manager_of(request)
     async with manager.database.read() as tx:
         rows = await store.states(tx, model=model, scope=scope)
+        withdrawn = await releases.withdrawn(tx, model)
     return {
         "model": model,
+        "withdrawn": withdrawn,
         "items": [document(row, long=True) for row in rows],
         "performance": [figures.document(one) for one in manager.standings.of(model, scope=scope)],
         "next_cursor": None,

@@ -1,17 +1,22 @@
-"""Sign a browser in with a token, and out again.
+"""Sign a browser in, with name and password or with a token, and out again.
 
 I/O: disk, tasks.
 """
 
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from fleet.access.identify import COOKIE
+from fleet.access.identify import COOKIE, SignedIn
+from fleet.access.passwords import BusyError
+from fleet.access.sign_in import SignInError, SignInWaitError
 from fleet.api.context import Problem, manager_of, public
+from fleet.api.sign_in import address_of, knock
 from fleet.dashboard.app import desk_of
+from fleet.store import users
+from shared.errors import FlotillaError
 
 if TYPE_CHECKING:
     from fleet.daemon import Manager
@@ -30,7 +35,7 @@ async def login_page(
     """With a token (the link that the manager prints): sign in. Without: ask for one."""
     if token:
         return await _sign_in(request, token, next)
-    return _form(request, next, "", 200)
+    return await _form(request, next, "", 200)
 
 
 @router.post("/login", dependencies=[Depends(public())])
@@ -40,7 +45,13 @@ async def login(request: Request) -> Response:
     if len(body) > _MAX_FORM_BYTES:
         raise Problem(413, "E_TOO_LARGE", "Request too large")
     fields = parse_qs(body.decode("utf-8", "replace"))
-    return await _sign_in(request, fields.get("token", [""])[0], fields.get("next", ["/"])[0])
+    target = fields.get("next", ["/"])[0]
+    if _from_elsewhere(request):
+        return await _form(request, target, "Sign in on this page; another site sent this.", 403)
+    name, password = fields.get("name", [""])[0].strip(), fields.get("password", [""])[0]
+    if name:
+        return await _with_password(request, name, password, target)
+    return await _sign_in(request, fields.get("token", [""])[0], target)
 
 
 @router.post("/logout", dependencies=[Depends(public())])
@@ -52,17 +63,57 @@ async def logout(request: Request) -> Response:
     return answer
 
 
+async def _with_password(request: Request, name: str, password: str, target: str) -> Response:
+    manager = manager_of(request)
+    cookie = request.headers.get("cookie", "")
+    try:
+        knock(request)
+        fresh = await manager.sign_ins.browser(
+            manager.doorman, name, password, address=address_of(request), cookie=cookie
+        )
+    except Problem as problem:
+        return await _form(request, target, "Too many attempts from this address. Wait a minute.", problem.status)
+    except SignInError:
+        return await _form(request, target, "Name and password do not belong together.", 401, name)
+    except SignInWaitError as error:
+        return await _form(request, target, _sentence(error), 429, name)
+    except BusyError as error:
+        return await _form(request, target, f"{_sentence(error)} Try again in a few seconds.", 503, name)
+    manager.hub.wake()
+    return _welcome(manager, fresh, target)
+
+
 async def _sign_in(request: Request, token: str, target: str) -> Response:
     manager = manager_of(request)
-    if not manager.sign_ins.take(request.client.host if request.client else "", manager.clock.monotonic()):
-        return _form(request, target, "Too many attempts from this address. Wait a minute.", 429)
-    fresh = await manager.doorman.sign_in(token.strip(), manager.clock.now())
+    try:
+        knock(request)
+    except Problem as problem:
+        return await _form(request, target, "Too many attempts from this address. Wait a minute.", problem.status)
+    cookie = request.headers.get("cookie", "")
+    fresh = await manager.doorman.sign_in(token.strip(), manager.clock.now(), cookie=cookie)
     if fresh is None:
-        return _form(request, target, "This token opens nothing: it is unknown, expired or revoked.", 401)
+        return await _form(request, target, "This token opens nothing: it is unknown, expired or revoked.", 401)
+    return _welcome(manager, fresh, target)
+
+
+def _welcome(manager: "Manager", fresh: SignedIn, target: str) -> Response:
     answer = RedirectResponse(_inside(target), 303)
     answer.headers["Cache-Control"] = "no-store"
     answer.set_cookie(COOKIE, fresh.cookie, httponly=True, samesite="lax", secure=_encrypted(manager), path="/")
     return answer
+
+
+def _from_elsewhere(request: Request) -> bool:
+    """True when the page of another site sent this form: nobody shall be signed in as somebody else unawares."""
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        return True
+    origin = urlsplit(request.headers.get("origin", "")).netloc
+    ours = {request.headers.get("host", ""), urlsplit(manager_of(request).manager_url).netloc}
+    return bool(origin) and origin not in ours
+
+
+def _sentence(error: FlotillaError) -> str:
+    return error.detail[:1].upper() + error.detail[1:] + "."
 
 
 def _encrypted(manager: "Manager") -> bool:
@@ -77,5 +128,8 @@ def _inside(target: str) -> str:
     return target if plain else "/"
 
 
-def _form(request: Request, target: str, problem: str, status: int) -> Response:
-    return desk_of(request).html("login.html", status, next=_inside(target), problem=problem)
+async def _form(request: Request, target: str, problem: str, status: int, name: str = "") -> Response:
+    async with manager_of(request).database.read() as tx:
+        people = await users.any_at_all(tx)
+    page = desk_of(request)
+    return page.html("login.html", status, next=_inside(target), problem=problem, people=people, who=name)

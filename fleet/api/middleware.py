@@ -19,6 +19,7 @@ from fleet.api.problems import Problem
 if TYPE_CHECKING:
     from fleet.access.answers import Answers
     from fleet.access.identify import Doorman
+    from fleet.access.secrets import Pepper
     from shared.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,11 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 class Gate:
     """The outermost layer of the application."""
 
-    def __init__(self, app: App, *, doorman: Doorman, answers: Answers, clock: Clock, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: App, *, doorman: Doorman, answers: Answers, pepper: Pepper, clock: Clock, max_body_bytes: int
+    ) -> None:
         self._app, self._doorman, self._answers, self._clock = app, doorman, answers, clock
+        self._pepper = pepper
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +94,7 @@ class Gate:
         actor = scope["flotilla.actor"]
         place = hashlib.sha256(f"{actor.name}|{actor.role}|{key}".encode()).hexdigest()
         said = b"|".join((scope["path"].encode(), scope.get("query_string", b""), body))
-        request_hash = hashlib.sha256(said).hexdigest()
+        request_hash = self._pepper.digest(hashlib.sha256(said).hexdigest())  # keyed: there may be a password in it
         before = await self._answers.begin(place, request_hash, self._clock.now())
         if before is not None:
             await _repeat(send, before.request_hash == request_hash, before.status, before.body)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet.api.context import MAX_LIMIT, Actor, allow, decode_cursor, manager_of, paged
 from fleet.api.problems import NotFoundError
 from fleet.releases.shelf import Shelf, Submission
-from fleet.store import audit, bad_pairs, events
+from fleet.store import audit, bad_pairs, events, served
 from fleet.store import releases as store
 from fleet.store.tables import Release
 from fleet.telemetry import figures
@@ -84,6 +84,7 @@ async def get_version(name: ModelName, version: str, request: Request, _actor: _
     async with manager.database.read() as tx:
         row = await store.find(tx, name, version)
         bad = await bad_pairs.of_release(tx, name, version)
+        serving = [one.id for one in await served.serving(tx, name, version)]
     if row is None:
         raise NotFoundError(f"{name}@{version} was not published here", remedy=f"flotilla model show {name}")
     now = [figures.document(one) for one in manager.standings.of(name, version, FLEET)]
@@ -92,7 +93,13 @@ async def get_version(name: ModelName, version: str, request: Request, _actor: _
          "failed": it.failed, "ended": it.ended, "at": rfc3339(it.at)}
         for it in bad.values()
     ]  # fmt: skip
-    shown = {"bad_on": proofs, "manifest": json.loads(row.manifest), "baseline": row.baseline, "performance": now}
+    shown = {
+        "bad_on": proofs,
+        "serving": serving,
+        "manifest": json.loads(row.manifest),
+        "baseline": row.baseline,
+        "performance": now,
+    }
     return {**summary(row), **shown}
 
 
@@ -136,6 +143,7 @@ def summary(row: Release) -> dict[str, Any]:
         "counter": row.counter,
         "minimum_counter": manifest["minimum_counter"],
         "state": row.state,
+        "withdrawn": withdrawal(row),
         "manifest_digest": row.manifest_digest,
         "model_digest": manifest["artifacts"]["model"]["digest"],
         "size_bytes": manifest["artifacts"]["model"]["size_bytes"],
@@ -148,12 +156,20 @@ def summary(row: Release) -> dict[str, Any]:
     }
 
 
+def withdrawal(row: Release) -> dict[str, Any] | None:
+    """When, by whom and why; None for a release that may be given out."""
+    if row.withdrawn_at is None:
+        return None
+    return {"at": rfc3339(row.withdrawn_at), "by": row.withdrawn_by, "reason": row.withdrawn_reason}
+
+
 def _model(name: str, rows: list[Release]) -> dict[str, Any]:
-    newest = summary(rows[0])
+    newest = summary(next((row for row in rows if row.withdrawn_at is None), rows[0]))
     return {
         "name": name,
         "versions": len(rows),
         "latest": newest["version"],
+        "withdrawn": sum(row.withdrawn_at is not None for row in rows),
         "size_bytes": newest["size_bytes"],
         "metrics": newest["metrics"],
         "published_at": newest["published_at"],

@@ -54,18 +54,20 @@ class ConflictError(RefusedError):
 
 
 _TITLES: Final = {
+    401: "Not let in",
     404: "Not found",
     409: "Conflict",
     422: "Not acceptable as it stands",
+    429: "Too many attempts",
     500: "The manager is broken",
     503: "Not possible right now",
 }
 
 
 def of_error(error: FlotillaError) -> Problem:
-    """How one of our errors is told over HTTP. An error class may name its own `status`."""
+    """How one of our errors is told over HTTP. An error may name its own `status` and `retry_seconds`."""
     status = int(getattr(error, "status", 0)) or _status(error)
-    headers = {"Retry-After": "2"} if status == 503 else {}
+    headers = {"Retry-After": str(getattr(error, "retry_seconds", 2))} if status in (429, 503) else {}
     return Problem(status, error.code, _TITLES.get(status, "Refused"), error.detail, error.remedy, headers=headers)
 
 

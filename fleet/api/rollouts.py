@@ -57,9 +57,9 @@ async def start(
     if dry_run:
         async with manager.database.read() as tx:
             response.status_code = 200
-            return planned(await plan.make(tx, body, manager.settings, now, by=actor.name))
+            return planned(await plan.make(tx, body, manager.settings, now, by=actor.who))
     async with manager.database.write() as tx:
-        made = await plan.make(tx, body, manager.settings, now, by=actor.name)
+        made = await plan.make(tx, body, manager.settings, now, by=actor.who)
         rollout = await plan.start(tx, made, by=actor.name, now=now)
         said = body.model_dump(mode="json", exclude_none=True)
         await audit.record(tx, actor=actor, action="rollout.start", subject=rollout.id, body=said, now=now)
@@ -120,7 +120,7 @@ async def verdicts_(
 @router.post("/rollouts/{rollout_id}/approve")
 async def approve(rollout_id: str, request: Request, actor: Approve, body: Steer = _NO_REASON) -> dict[str, Any]:
     """Let a rollout begin, or its next wave go. Where another person has to approve, its author cannot."""
-    return await _changed(request, rollout_id, "approve", changing.approving(actor.name), actor, body)
+    return await _changed(request, rollout_id, "approve", changing.approving(actor.who), actor, body)
 
 
 @router.post("/rollouts/{rollout_id}/{verb}")

@@ -30,8 +30,8 @@ async def create(body: making.NewSchedule, request: Request, response: Response,
     manager = manager_of(request)
     now = manager.clock.now()
     async with manager.database.write() as tx:
-        made = await making.planned(tx, body, manager.settings, by=actor.name, now=now)
-        await making.add(tx, made, by=actor.name, now=now)
+        made = await making.planned(tx, body, manager.settings, by=actor.who, now=now)
+        await making.add(tx, made, by=actor.who, now=now)
         said = to_json(made)
         await audit.record(tx, actor=actor, action="schedule.create", subject=made.id, body=said, now=now)
         text = f"{made.id}: {made.release} scheduled for {rfc3339(made.due)} by {actor.name}"

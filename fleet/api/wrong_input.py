@@ -29,7 +29,7 @@ def explained(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     found = list(findings)
     told = {_chosen(one) for one in found if one["type"] != "literal_error"} - {None}
     kept = [one for one in found if one["type"] != "literal_error" or _chosen(one) not in told]
-    return [{"pointer": _pointer(one["loc"]), "detail": _words(str(one["msg"]))} for one in kept[:MOST]]
+    return [{"pointer": _pointer(one["loc"]), "detail": _words(one)} for one in kept[:MOST]]
 
 
 def named(finding: Mapping[str, str]) -> str:
@@ -53,7 +53,10 @@ def _pointer(place: Iterable[Any]) -> str:
     return "/" + "/".join(step.replace("~", "~0").replace("/", "~1")[:80] for step in _fields(place))
 
 
-def _words(text: str) -> str:
+def _words(finding: Mapping[str, Any]) -> str:
+    if str(finding["type"]).startswith("datetime"):
+        return "must be a time such as 2026-12-01T02:00:00Z"
+    text = str(finding["msg"])
     for theirs, ours in _WORDS:
         text = text.replace(theirs, ours)
     return text

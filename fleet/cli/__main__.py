@@ -18,8 +18,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Start here": {
         "demo": ("fleet.demo.command:demo", "Show the whole story with three devices on this machine."),
         "init": ("fleet.cli.keys:init", "Make signing keys and give the manager their trust."),
-        "login": ("fleet.cli.config:login", "Remember a manager's address and your token."),
-        "logout": ("fleet.cli.config:logout", "Forget them."),
+        "login": ("fleet.cli.config:login", "Sign in to a manager, with name and password or a token."),
+        "logout": ("fleet.cli.config:logout", "Sign out."),
         "status": ("fleet.cli.status:status", "How the fleet is doing, in a few lines."),
         "doctor": ("fleet.cli.doctor:doctor", "Find out what is wrong, and how to repair it."),
         "open": ("fleet.cli.status:open_", "Open the dashboard in a browser."),
@@ -39,7 +39,8 @@ COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "alert": ("fleet.cli.alerts:alert", "What needs a person."),
     },
     "Access and settings": {
-        "token": ("fleet.cli.tokens:token", "Access tokens for people and programs."),
+        "user": ("fleet.cli.users:user", "People who sign in with name and password."),
+        "token": ("fleet.cli.tokens:token", "Access tokens, for programs above all."),
         "backup": ("fleet.cli.backups:backup", "Everything of the manager in one file, and back."),
         "audit": ("fleet.cli.audit:audit", "Who changed what, and proof that nothing was removed."),
         "config": ("fleet.cli.config:config", "Settings of this command line, and where they come from."),

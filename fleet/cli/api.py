@@ -83,7 +83,7 @@ class Api:
         except UnreachableError as error:
             raise self._unreachable(error) from None
         except AnswerError as error:
-            raise CliError(error.code, error.detail) from None
+            raise CliError(error.code, error.detail, "", error.remedy, Exit.UNREACHABLE) from None
 
     def download(
         self, path: str, *, params: Mapping[str, Any] | None = None, patience_seconds: float = 30.0

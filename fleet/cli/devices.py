@@ -153,6 +153,8 @@ def metrics(shell: Shell, device_id: str) -> None:
 @click.argument("device_id", metavar="[ID]", required=False)
 def watch(shell: Shell, device_id: str | None) -> None:
     """Follow what happens, one line each, until Ctrl-C."""
+    if device_id is not None:
+        device_id = str(shell.api.get(f"/devices/{quote(device_id, safe='')}")["id"])
     shell.say("Following; Ctrl-C ends it.")
     for event in shell.api.stream("/events"):
         if device_id is None or device_id in str(event.get("subject", "")).split("/"):

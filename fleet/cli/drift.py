@@ -35,8 +35,10 @@ drift.add_command(report)
 @command(drift, "status", example="flotilla drift status\nflotilla drift status --json")
 def status(shell: Shell) -> None:
     """Show one line for each release and device: its worst feature."""
-    rows = shell.api.get("/drift")["items"]
+    found = shell.api.get("/drift")
+    rows = found["items"]
     shell.table(worst(rows), _columns(datetime.now(UTC)), document={"items": rows}, empty="No telemetry has come yet.")
+    _tell_withdrawn(shell, found, rows)
 
 
 @command(drift, "show", example="flotilla drift show digits\nflotilla drift show digits --device cam-7")
@@ -71,6 +73,7 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     shell.table(
         rows, columns, document=found, empty=f"No telemetry of {model} has come yet. Next: flotilla drift status"
     )
+    _tell_withdrawn(shell, found, rows)
     if rows and not shell.as_json:
         shell.say(str(rows[0]["text"]))
         for row in rows:
@@ -79,6 +82,13 @@ def show(shell: Shell, model: str, device: str | None, whole: bool) -> None:
     shown = [one for one in found.get("performance", ()) if one["scope"] == (scope or "fleet")]
     for line in () if shell.as_json else performance.lines(shown, datetime.now(UTC)):
         shell.say(line)
+
+
+def _tell_withdrawn(shell: Shell, found: Row, rows: Sequence[Row]) -> None:
+    shown = {f"{row['model']}@{row['version']}" for row in rows}
+    for release, reason in found.get("withdrawn", {}).items():
+        if release in shown and not shell.as_json:
+            shell.say(f"{release} is withdrawn: {reason}")
 
 
 def _of(rows: Sequence[Row], version: str) -> list[Row]:

@@ -39,11 +39,15 @@ _BY_STATUS: Final = {
     504: Exit.UNREACHABLE,
 }
 
+#: Where the code says more than the status.
+_BY_CODE: Final = {"E_SIGN_IN_WAIT": Exit.NOT_ALLOWED}
 
 #: What people type on the command line and only the manager can read.
-_USAGE: Final = frozenset({"E_BAD_INPUT", "E_FILTER", "E_REPORT_SPAN", "E_SCHEDULE_TIME", "E_WAVES", "E_ZONE"})
+_USAGE: Final = frozenset(
+    {"E_BAD_INPUT", "E_FILTER", "E_PASSWORD", "E_REPORT_SPAN", "E_SCHEDULE_TIME", "E_WAVES", "E_ZONE"}
+)
 #: Here the title only repeats the status, and the detail tells what happened.
-_TOLD_BY_DETAIL: Final = frozenset({403, 404, 409, 422, 500, 503})
+_TOLD_BY_DETAIL: Final = frozenset({401, 403, 404, 409, 422, 429, 500, 503})
 
 
 class CliError(Exception):
@@ -81,8 +85,8 @@ def from_problem(status: int, problem: Mapping[str, Any]) -> CliError:
         code=str(problem.get("code") or f"E_HTTP_{status}"),
         what=title,
         why="; ".join([detail, *places] if detail else places),
-        try_=hint or ("flotilla login URL --token TOKEN" if status == 401 else ""),
-        exit=Exit.USAGE if usage else _BY_STATUS.get(status, Exit.FAILED),
+        try_=hint or ("flotilla login URL --user NAME" if status == 401 else ""),
+        exit=Exit.USAGE if usage else _BY_CODE.get(str(problem.get("code")), _BY_STATUS.get(status, Exit.FAILED)),
     )
 
 

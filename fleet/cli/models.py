@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from fleet.cli import withdrawals
 from fleet.cli.errors import CliError, Exit
 from fleet.cli.keys import keys_option, keystore
 from fleet.cli.shell import Column, Row, Shell, command, group
@@ -202,8 +203,8 @@ def show(shell: Shell, name: str, version: str | None) -> None:
     base = f"/models/{quote(name, safe='')}/versions"
     if version is None:
         rows = shell.api.pages(base)
-        columns: list[Column] = [("VERSION", "version"), ("COUNTER", "counter"), ("SIZE", _size),
-                   ("ACCURACY", _accuracy),
+        columns: list[Column] = [("VERSION", "version"), ("STATE", withdrawals.state), ("COUNTER", "counter"),
+                   ("SIZE", _size), ("ACCURACY", _accuracy),
                    ("BY", "published_by"), ("PUBLISHED", "published_at"), ("NOTES", "notes")]  # fmt: skip
         shell.table(rows, columns, document={"items": rows})
         return
@@ -248,6 +249,49 @@ def alias(shell: Shell, name: str, alias: str | None, version: str | None, undo:
     shell.emit(found, f"{name}@{alias} is {found['version']}{was}")
     if found["schedule"]:
         shell.say(f"Devices that follow it: flotilla schedule show {found['schedule']}")
+
+
+@command(
+    model,
+    "withdraw",
+    example='flotilla model withdraw digits@1.2.0 --reason "sees sevens everywhere" --plan\n'
+    'flotilla model withdraw digits@1.2.0 --reason "sees sevens everywhere" --rollback --yes\n'
+    'flotilla model withdraw digits@1.2.0 --undo --reason "it was the lamp"',
+)
+@click.argument("name", metavar="NAME[@VERSION]")
+@click.argument("version", required=False)
+@click.option("--reason", required=True, help="Why; everybody who looks at the version reads it.")
+@click.option("--rollback", is_flag=True, help="Devices that serve it go back, by the rollouts that brought it there.")
+@click.option("--undo", is_flag=True, help="Give it out again; what was stopped stays stopped.")
+@click.option("--plan", is_flag=True, help="Only tell what would happen.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def withdraw(
+    shell: Shell, name: str, version: str | None, reason: str, rollback: bool, undo: bool, plan: bool, yes: bool
+) -> None:
+    """Give a version to no device any more: by no rollout, schedule, alias or bundle.
+
+    Rollouts of it stop, and devices on their way are called back. Devices that serve it keep it and are listed; with
+    `--rollback` they go back. Chunks stay until `flotilla model prune`.
+    """
+    base = _version_path(name, version)
+    if undo:
+        found = shell.api.post(f"{base}/restore", json={"reason": reason})
+        shell.emit(found, f"{found['model']}@{found['version']} may be given out again.")
+        return
+    body = {"reason": reason, "rollback": rollback}
+    found = shell.api.post(f"{base}/withdraw", json=body, params={"dry_run": True})
+    if not plan:
+        shell.confirm(withdrawals.question(found), yes=yes)
+        found = shell.api.post(f"{base}/withdraw", json=body)
+    shell.emit(found, lambda: "\n".join(withdrawals.lines(found)))
+
+
+def _version_path(name: str, version: str | None) -> str:
+    name, _, after = name.partition("@")
+    chosen = version or after
+    if not chosen:
+        raise CliError("E_USAGE", "which version?", "", f"{name}@VERSION; flotilla model show {name}", Exit.USAGE)
+    return f"/models/{quote(name, safe='')}/versions/{quote(chosen, safe='')}"
 
 
 @command(model, "prune", example="flotilla model prune --dry-run\nflotilla model prune --yes")
@@ -325,7 +369,8 @@ def _portrait(found: Row) -> str:
     manifest = Manifest.model_validate(found["manifest"])
     runtime = manifest.runtime
     lines = [
-        f"{found['model']}@{found['version']}  {found['state']}  release counter {found['counter']}",
+        f"{found['model']}@{found['version']}  {withdrawals.state(found)}  release counter {found['counter']}",
+        *withdrawals.portrait(found),
         f"  published  {found['published_at']} by {found['published_by']}",
         f"  size       {_size(found)}; {readable(found['sealed_bytes'])} sealed with all that belongs to it",
         f"  inputs     {tensors(manifest.inputs)}",

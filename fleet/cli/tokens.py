@@ -1,4 +1,4 @@
-"""`flotilla token`: access for people and programs.
+"""`flotilla token`: access for programs, and for people without a password.
 
 I/O: clock.
 """
@@ -23,7 +23,10 @@ def token() -> None:
 @click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True, help="What it may do.")
 @click.option("--expires", default="90d", show_default=True, help="How long it is valid, such as 12h or 90d.")
 def create(shell: Shell, name: str, role: str, expires: str) -> None:
-    """Make a token. It is shown once: the manager keeps only its hash."""
+    """Make a token. It is shown once: the manager keeps only its hash.
+
+    It is yours: it ends when you are revoked. People sign in with name and password: `flotilla user create`.
+    """
     body = {"name": name, "role": role, "expires_seconds": int(duration(expires).total_seconds())}
     made = shell.api.post("/tokens", json=body)
     shell.emit(made, str(made["token"]))
@@ -43,6 +46,7 @@ def list_(shell: Shell) -> None:
         ("STATE", lambda row: _state(row, now)),
         ("CREATED", lambda row: ago(row.get("created_at"), now)),
         ("EXPIRES", lambda row: str(row.get("expires_at") or "never")),
+        ("OF", lambda row: str(row.get("person") or "")),
     ]
     shell.table(rows, columns, document={"items": rows}, empty="No tokens.")
 

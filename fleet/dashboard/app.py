@@ -162,6 +162,7 @@ class Desk:
                 feature=feature,
                 limits=self.limits,
                 now=now,
+                withdrawn=await reading.withdrawn(tx, *release),
             )
             frame = await self._frame(tx)
         return {"page": "drift", "ro": drift_views.page(found), "may": page.May.of(actor), **frame}

@@ -90,6 +90,7 @@ class DriftPage:
     devices: tuple[Moved, ...]
     devices_drifted: int
     distribution: distribution.Drawn | None
+    withdrawn: str | None = None  # why nobody gets the release any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Facts:
     feature: str | None
     limits: facts.Limits
     now: datetime
+    withdrawn: str | None = None
 
 
 def page(found: Facts) -> DriftPage:
@@ -132,6 +134,7 @@ def page(found: Facts) -> DriftPage:
         devices=tuple(_moved(one, one.scope.removeprefix("device:")) for one in found.devices),
         devices_drifted=found.drifted,
         distribution=distribution.draw(found.fleet, found.feature, found.limits),
+        withdrawn=found.withdrawn,
     )
 
 

@@ -154,6 +154,7 @@ class Release:
     version: str
     counter: int
     state: str
+    withdrawn: str | None = None  # why nobody gets it any more
 
 
 @dataclass(frozen=True, slots=True)

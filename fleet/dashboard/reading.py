@@ -270,5 +270,12 @@ async def _events(tx: AsyncSession, limit: int) -> tuple[facts.Event, ...]:
 
 async def _releases(tx: AsyncSession) -> tuple[facts.Release, ...]:
     table = tables.Release
-    rows = await tx.execute(select(table.model, table.version, table.counter, table.state))
-    return tuple(facts.Release(*row) for row in rows)
+    columns = (table.model, table.version, table.counter, table.state, table.withdrawn_at, table.withdrawn_reason)
+    rows = await tx.execute(select(*columns))
+    return tuple(facts.Release(*row[:4], None if row[4] is None else str(row[5] or "")) for row in rows)
+
+
+async def withdrawn(tx: AsyncSession, model: str, version: str) -> str | None:
+    """Why the release was withdrawn; None for one that was not."""
+    row = await tx.get(tables.Release, (model, version))
+    return None if row is None or row.withdrawn_at is None else row.withdrawn_reason or ""

@@ -48,6 +48,7 @@ class Share:
     tone: str
     left: float
     width: float
+    withdrawn: str | None = None  # why nobody gets it any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,18 +177,24 @@ def versions(
             counted[model][version] += 1
     age = {(release.model, release.version): release.counter for release in releases}
     new = {(rollout.model, rollout.version) for rollout in active(rollouts)}
-    return tuple((model, _shares(model, counted[model], age, new)) for model in sorted(counted))
+    gone = {(release.model, release.version): release.withdrawn for release in releases}
+    return tuple((model, _shares(model, counted[model], age, new, gone)) for model in sorted(counted))
 
 
 def _shares(
-    model: str, counts: Counter[str], age: Mapping[tuple[str, str], int], new: set[tuple[str, str]]
+    model: str,
+    counts: Counter[str],
+    age: Mapping[tuple[str, str], int],
+    new: set[tuple[str, str]],
+    gone: Mapping[tuple[str, str], str | None],
 ) -> tuple[Share, ...]:
     total, left, shares = counts.total(), 0.0, []
     stable = next((version for version, _ in counts.most_common() if (model, version) not in new), None)
     for version in sorted(counts, key=lambda one: (-age.get((model, one), 0), one)):
         tone = "can" if (model, version) in new else "stable" if version == stable else "old"
         width = 1000 * counts[version] / total
-        shares.append(Share(version, counts[version], tone, round(left, 1), round(width, 1)))
+        why = gone.get((model, version))
+        shares.append(Share(version, counts[version], tone, round(left, 1), round(width, 1), why))
         left += width
     return tuple(shares)
 

@@ -7,10 +7,12 @@ I/O: none.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fleet.devices.terms import AT_ONCE, Terms
+from fleet.rollouts import standing
 from shared.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -52,7 +54,12 @@ class Order:
 async def assign(
     tx: AsyncSession, director: Director, device: Device, release: Release, order: Order = Order(), *, now: datetime
 ) -> int:
-    """The new assignment version of `device`, stored with its signed document."""
+    """The new assignment version of `device`, stored with its signed document.
+
+    Raises:
+        WithdrawnError: no device is given this release any more.
+    """
+    standing.check_given(release)
     version = device.assignment + 1
     device.assigned = director.assign(
         device=device.id, box_key=device.box_key, release=release, order=order, version=version, now=now
@@ -60,6 +67,15 @@ async def assign(
     device.assignment = version
     await tx.flush()
     return version
+
+
+def assigned_release(device: Device) -> tuple[str, str] | None:
+    """(model, version) that the newest assignment of `device` names."""
+    if device.assigned is None:
+        return None
+    targets = json.loads(device.assigned)["signed"]["targets"].values()
+    custom = next(iter(targets))["custom"]
+    return str(custom["model"]), str(custom["version"])
 
 
 def other_good_slot(slots: list[Any], serving: dict[str, Any], model: str | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The one filter grammar for devices: CLI, REST, targets of rollouts.
+"""The one filter grammar: of devices in CLI, REST and targets of rollouts, and of the other lists of the API.
 
     filter := any            any := all ("or" all)*            all := one+
     one := ("not" | "-") one | "(" any ")" | key ":" value | word
@@ -21,6 +21,7 @@ _MAX_DEPTH: Final = 20
 KEYS: Final = ("id", "name", "site", "hardware", "lifecycle", "agent")
 MAPPINGS: Final = ("label", "serving")
 _INNER: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_ANY_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _TOKEN: Final = re.compile(r'\s*(?:(?P<mark>[()])|(?P<word>-?(?:"[^"]*"|[^\s()"])+))')
 
 
@@ -87,15 +88,15 @@ class _Token(NamedTuple):
     at: int
 
 
-def parse(text: str) -> Filter:
-    """What `text` asks for; an empty text asks for all.
+def parse(text: str, *, anything: bool = False) -> Filter:
+    """What `text` asks for; an empty text asks for all. With `anything` every key is taken: for other lists.
 
     Raises:
         FilterError: it cannot be read.
     """
     if len(text) > MAX_LENGTH:
         raise FilterError(f"a filter of {len(text)} characters; the limit is {MAX_LENGTH}")
-    reader = _Reader(text)
+    reader = _Reader(text, anything=anything)
     found = reader.any(0) if reader.next() else All(())
     if (left := reader.next()) is not None:
         raise reader.error("this parenthesis closes nothing", left.at)
@@ -106,13 +107,13 @@ def matches(asked: Filter, device: Traits) -> bool:
     """True when the device is one that `asked` asks for."""
     match asked:
         case Word(text):
-            return _alike(f"*{text}*", device.id) or _alike(f"*{text}*", device.name)
+            return alike(f"*{text}*", device.id) or alike(f"*{text}*", device.name)
         case Is("online", value):
             return device.online is (value == "true")
         case Is(key, value, None):
-            return _alike(value, getattr(device, key))
+            return alike(value, getattr(device, key))
         case Is(key, value, inner):
-            return _alike(value, getattr(device, key).get(inner))
+            return alike(value, getattr(device, key).get(inner))
         case Not(inner):
             return not matches(inner, device)
         case All(parts):
@@ -121,18 +122,32 @@ def matches(asked: Filter, device: Traits) -> bool:
             return any(matches(part, device) for part in parts)
 
 
-def _alike(value: str, found: str | None) -> bool:
+def alike(value: str, found: str | None) -> bool:
+    """True when `found` is `value`, in which `*` stands for any characters."""
     if found is None:
         return False
     pattern = ".*".join(re.escape(part) for part in value.split("*"))
     return re.fullmatch(pattern, found, re.DOTALL) is not None
 
 
+def keys(asked: Filter) -> frozenset[str]:
+    """Every key that a filter names."""
+    match asked:
+        case Word():
+            return frozenset()
+        case Is(key, _, inner):
+            return frozenset({key if inner is None else f"{key}.{inner}"})
+        case Not(inner):
+            return keys(inner)
+        case All(parts) | Any(parts):
+            return frozenset(key for part in parts for key in keys(part))
+
+
 class _Reader:
     """Tokens of one text, looked at one ahead."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, text: str, *, anything: bool) -> None:
+        self._text, self._anything = text, anything
         self._tokens = tuple(self._split())
         self._place = 0
 
@@ -204,6 +219,8 @@ class _Reader:
         value, outer, inner = value.replace('"', ""), *key.partition(".")[::2]
         if not value:
             raise self.error(f"{key!r} without a value", token.at)
+        if self._anything and _ANY_KEY.fullmatch(key):
+            return Is(key, value)
         if key in KEYS or (key == "online" and value in {"true", "false"}):
             return Is(key, value)
         if outer in MAPPINGS and _INNER.fullmatch(inner):

@@ -13,6 +13,7 @@ from fleet.rest.calls import Call, Document, get, given, post, under
 One = TypeVar("One", covariant=True)
 Many = TypeVar("Many", covariant=True)
 Done: TypeAlias = Callable[[Document], bool]
+Role: TypeAlias = Literal["viewer", "operator", "approver", "releaser", "admin"]
 #: `all`, ids, or what `POST /rollouts` takes: `{"labels": {...}}`, `{"site": ...}`.
 Target: TypeAlias = str | Sequence[str] | Mapping[str, Any]
 
@@ -113,6 +114,15 @@ class Models(_Resource[One, Many]):
     def list(self) -> Many:
         """All models with their newest version."""
         return self._ask.many(get("/models"))
+
+    def withdraw(self, model: str, version: str, reason: str, *, rollback: bool = False, dry_run: bool = False) -> One:
+        """Give a version to no device any more; with `rollback` who serves it goes back."""
+        path = under("models", model, "versions", version, "withdraw")
+        return self._ask.one(post(path, {"reason": reason, "rollback": rollback}, dry_run=dry_run or None))
+
+    def restore(self, model: str, version: str, reason: str) -> One:
+        """Give a withdrawn version out again."""
+        return self._ask.one(post(under("models", model, "versions", version, "restore"), {"reason": reason}))
 
     def versions(self, model: str) -> Many:
         """All versions of a model, newest first."""
@@ -235,7 +245,7 @@ class Tokens(_Resource[One, Many]):
     def create(
         self,
         name: str,
-        role: Literal["viewer", "operator", "approver", "releaser", "admin"],
+        role: Role,
         *,
         expires_seconds: int | None = None,
     ) -> One:
@@ -249,6 +259,34 @@ class Tokens(_Resource[One, Many]):
     def revoke(self, token: str) -> One:
         """End a token at once."""
         return self._ask.one(Call("DELETE", under("tokens", token)))
+
+
+class Users(_Resource[One, Many]):
+    """`/users`: people who sign in with name and password."""
+
+    def create(self, name: str, role: Role, password: str, *, expires_seconds: int | None = None) -> One:
+        """Let a person in."""
+        body = given(name=name, role=role, password=password, expires_seconds=expires_seconds)
+        return self._ask.one(post("/users", body))
+
+    def list(self) -> Many:
+        """People, by name."""
+        return self._ask.many(get("/users"))
+
+    def get(self, name: str) -> One:
+        """One person, where they are signed in, and their tokens."""
+        return self._ask.one(get(under("users", name)))
+
+    def change(
+        self, name: str, *, role: Role | None = None, password: str | None = None, expires_seconds: int | None = None
+    ) -> One:
+        """Another role, password or end; what is not given stays as it is."""
+        body = given(role=role, password=password, expires_seconds=expires_seconds)
+        return self._ask.one(Call("PATCH", under("users", name), json=body))
+
+    def revoke(self, name: str) -> One:
+        """Shut a person out at once, with every token that they made."""
+        return self._ask.one(Call("DELETE", under("users", name)))
 
 
 class Audit(_Resource[One, Many]):

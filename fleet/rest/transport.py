@@ -68,6 +68,8 @@ class _Common:
             body = answer.json() if is_json and answer.content else None
         except ValueError:
             raise AnswerError(f"the manager's answer is not JSON: {answer.text[:200]}") from None
+        if answer.status_code in (404, 405, 501) and not (isinstance(body, dict) and "code" in body):
+            raise AnswerError(f"what answers at {self.url} is not a Flotilla manager")
         if answer.status_code >= 400:
             raise ProblemError(answer.status_code, body if isinstance(body, dict) else {"detail": answer.text[:200]})
         if answer.status_code >= 300:

@@ -15,5 +15,5 @@
 
 Reading order: states, waves, actions, counting, habits, trials, shadowing, numbers, gate, comparing, pacing, winding,
 engine, saved, roster, histories, gathering, gate_driver, hooks, hook_driver, verdicts, reading, progress, targeting,
-plan, forecast, changing, driver.
+standing, plan, forecast, changing, withdrawing, driver.
 """

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import hooks, saved, sizes, targeting, waves
+from fleet.rollouts import hooks, saved, sizes, standing, targeting, waves
 from fleet.rollouts.bodies import Body, GateBody, RampBody, ShadowBody, SiteBudgetBody, TargetBody
 from fleet.rollouts.errors import (
     AlreadyThereError,
@@ -21,7 +21,6 @@ from fleet.rollouts.errors import (
     OverlapError,
     ProvenBadError,
     ReleaseNotFoundError,
-    WithdrawnError,
 )
 from fleet.rollouts.states import (
     QUEUED,
@@ -139,8 +138,7 @@ async def make(
     release = await tx.get(tables.Release, key, with_for_update={"read": True})  # retiring it waits for us
     if release is None:
         raise ReleaseNotFoundError(f"{request.model}@{request.version} was never published")
-    if release.state != "released":
-        raise WithdrawnError(f"{request.model}@{request.version} is {release.state}")
+    standing.check(release)
     wanted = await targeting.devices(tx, target(request.target), request.model)
     lacking = [it for it in wanted if it.serving.get(request.model) != request.version]
     already = tuple(it.id for it in wanted if it.serving.get(request.model) == request.version)

@@ -115,6 +115,8 @@ def _due(rollout: Rollout, member: Member) -> bool:
         return False
     if member.previous is None and (member.ended or member.state == Phase.PROBATION):
         return False  # it serves, or nothing does
+    if member.ended and member.serving not in (None, rollout.version, member.previous):
+        return False  # it moved on to another version since
     if member.ended:
         return Effect.ROLL_BACK in rollout.ending
     begun = Effect.CANCEL_QUEUED if member.state in _NOT_BEGUN else Effect.INTERRUPT

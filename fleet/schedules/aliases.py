@@ -10,7 +10,8 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts.errors import ReleaseNotFoundError, WithdrawnError
+from fleet.rollouts import standing
+from fleet.rollouts.errors import ReleaseNotFoundError
 from fleet.schedules import engine, making
 from fleet.schedules.errors import AliasNotFoundError, AliasUndoError
 from fleet.schedules.states import State, from_json
@@ -88,8 +89,7 @@ async def _moved(
     release = await releases.find(tx, model, version)
     if release is None:
         raise ReleaseNotFoundError(f"{model}@{version} was never published")
-    if release.state != "released":
-        raise WithdrawnError(f"{model}@{version} is {release.state}")
+    standing.check(release)
     row = await store.alias(tx, model, name)
     before = row.version if row is not None else None
     if row is None:

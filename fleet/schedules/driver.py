@@ -100,7 +100,7 @@ class ScheduleDriver:
             if schedule.kind == "auto":
                 request = await _with_strategy(tx, request, settings)
             seed = f"{schedule.id} {schedule.due.isoformat()}"
-            made = await plan.make(tx, request, settings, now, seed=seed)
+            made = await plan.make(tx, request, settings, now, by=by, seed=seed)  # whose it is may not approve it
         except OverlapError as error:
             return engine.hindered(schedule, error.detail, now)
         except AlreadyThereError as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fleet.rollouts import plan
+from fleet.rollouts import plan, standing
 from fleet.rollouts.errors import ReleaseNotFoundError
 from fleet.schedules import calendar
 from fleet.schedules.engine import Step
@@ -58,11 +58,15 @@ async def planned(tx: AsyncSession, asked: NewSchedule, settings: FleetSettings,
     Raises:
         ScheduleTimeError, ZoneError: a time that is none, or over.
         ReleaseNotFoundError: neither a version nor an alias of the model.
+        WithdrawnError: nobody may get it any more.
     """
     zone = check_zone(asked.zone or settings.scheduling.timezone)
     due = _due(asked, zone, now)
-    if await version_of(tx, asked.model, asked.version) is None:
+    version = await version_of(tx, asked.model, asked.version)
+    release = await releases.find(tx, asked.model, version) if version is not None else None
+    if release is None:
         raise ReleaseNotFoundError(f"{asked.model}@{asked.version} is neither a version nor an alias")
+    standing.check(release)
     return Schedule(
         id=await _free_id(tx, (asked.model, asked.version, by, now.isoformat())),
         kind="once" if asked.cron is None else "cron",

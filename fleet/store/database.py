@@ -25,7 +25,7 @@ from shared.errors import BrokenError
 logger = logging.getLogger(__name__)
 
 #: The newest migration. A test compares it with the folder.
-HEAD: Final = "0150"
+HEAD: Final = "0165"
 BUSY_SECONDS: Final = 10
 #: A writer on PostgreSQL that says nothing for so long, as one that was stopped, loses its turn and is undone.
 SILENT_SECONDS: Final = 6

@@ -42,6 +42,13 @@ async def every(tx: AsyncSession) -> Sequence[Release]:
     return (await tx.scalars(select(Release).order_by(Release.model, Release.counter.desc()))).all()
 
 
+async def withdrawn(tx: AsyncSession, model: str | None = None) -> Mapping[str, str]:
+    """`model@version` -> why, of the releases that are given to nobody any more."""
+    query = select(Release.model, Release.version, Release.withdrawn_reason).where(Release.withdrawn_at.is_not(None))
+    rows = await tx.execute(query if model is None else query.where(Release.model == model))
+    return {f"{row[0]}@{row[1]}": row[2] or "" for row in rows}
+
+
 async def last_counter(tx: AsyncSession, model: str) -> int:
     """The highest counter of a model; 0 before its first release."""
     return await tx.scalar(select(func.max(Release.counter)).where(Release.model == model)) or 0

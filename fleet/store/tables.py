@@ -22,6 +22,8 @@ from fleet.store.leadership_table import Leadership as Leadership
 from fleet.store.schedule_tables import Alias as Alias
 from fleet.store.schedule_tables import AliasMove as AliasMove
 from fleet.store.schedule_tables import Schedule as Schedule
+from fleet.store.user_tables import SignInAttempt as SignInAttempt
+from fleet.store.user_tables import User as User
 
 _FAILED: Final = text("failed > 0")
 
@@ -93,6 +95,9 @@ class Release(Base):
     state: Mapped[str] = mapped_column(String(16), default="released")
     published_by: Mapped[str] = mapped_column(String(128))
     published_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]  # given to no device since; stays when it is retired
+    withdrawn_by: Mapped[str | None] = mapped_column(String(128))
+    withdrawn_reason: Mapped[str | None] = mapped_column(Text)
     __table_args__ = (UniqueConstraint("model", "counter"),)
 
 
@@ -346,7 +351,7 @@ class AuditRow(Base):
 
 
 class Token(Base):
-    """A bearer token of a person or a program. `role`: viewer, operator, approver, releaser, admin."""
+    """A bearer token. `role`: viewer, operator, approver, releaser, admin; of a `login`, that of its user counts."""
 
     __tablename__ = "tokens"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -356,17 +361,21 @@ class Token(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    user_id: Mapped[str | None] = mapped_column(String(32), index=True)  # whose it is; None: made without a user
+    login: Mapped[bool] = mapped_column(default=False, server_default=false())  # made by signing in with a password
 
 
 class BrowserSession(Base):
-    """A browser that signed in with a token; only the hash of its cookie is kept."""
+    """A browser that signed in with a token, or as a user; only the hash of its cookie is kept."""
 
     __tablename__ = "browser_sessions"
     cookie_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    token_id: Mapped[str] = mapped_column(ForeignKey("tokens.id"), index=True)
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"), index=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id"), index=True)
     csrf: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]  # whatever it does
 
 
 class Answer(Base):

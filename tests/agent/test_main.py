@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(door.getsockname()[1])
 
 
-@pytest.mark.parametrize("name", ["enroll", "run", "status", "slots", "rollback", "doctor"])
+@pytest.mark.parametrize("name", ["enroll", "run", "status", "slots", "rollback", "doctor", "uninstall"])
 def test_every_command_explains_itself_and_knows_json(name: str) -> None:
     result = call(name, "--help")
     assert result.exit_code == 0

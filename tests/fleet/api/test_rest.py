@@ -120,6 +120,13 @@ async def test_unknown_paths_and_methods_are_problems_too(admin, path: str, stat
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_time_that_is_none_is_told_with_an_example(admin) -> None:
+    body = {"model": "digits", "version": "1.0.0", "at": "yesterday"}
+    answer = await admin.post("/api/v1/schedules", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "at: must be a time such as 2026-12-01T02:00:00Z"
+
+
 async def test_unknown_fields_are_refused_and_named(admin) -> None:
     answer = await admin.post("/api/v1/invites", json={"uses": 1, "color": "red"})
     assert answer.status_code == 422

@@ -128,9 +128,19 @@ def test_metrics(types, manager):
 def test_watch_shows_the_events_of_one_device_as_lines(types, manager):
     events = [{"subject": "cam-7", "text": "is back", "at": "2026-11-23T10:00:00Z", "level": "ok"}, {"subject": "x"}]
     manager.answer("GET /api/v1/events", "".join(f"data: {json.dumps(event)}\n\n" for event in events))
+    manager.answer("GET /api/v1/devices/cam-7", {"id": "cam-7"})
     done = types("device", "watch", "cam-7", "--json")
     assert [json.loads(line) for line in done.stdout.splitlines()] == events[:1]
     assert done.exit_code == Exit.UNREACHABLE  # the stream ended by itself
+    assert types("device", "watch", "cam-9").exit_code == Exit.NOT_FOUND  # and does not wait for ever
+
+
+def test_an_address_at_which_something_else_answers_is_told_as_such(types, manager):
+    manager.answer("GET /api/v1/devices", {"detail": "Not Found"}, 404)
+    done = types("device", "list")
+    assert done.exit_code == Exit.UNREACHABLE
+    assert "E_ANSWER" in done.stderr
+    assert "is not a Flotilla manager" in done.stderr
 
 
 def test_token_create_list_revoke(types, manager):

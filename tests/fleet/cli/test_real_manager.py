@@ -135,6 +135,46 @@ def test_tokens_and_what_they_may_do(asks):
     assert row["revoked_at"]
 
 
+def test_people_sign_in_change_their_password_and_are_shut_out(asks, running, tmp_path, monkeypatch):
+    url, _ = running
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text("seven grey herons wade\n")
+    second.write_text("nine brown otters swim\nseven grey herons wade\n")
+    short = tmp_path / "short.txt"
+    short.write_text("short\n")
+    assert asks("user", "create", "ann", "--password-file", str(short), code=Exit.USAGE)["code"] == "E_PASSWORD"
+    assert asks("user", "create", "ann", code=Exit.USAGE)["code"] == "E_NO_PASSWORD"  # nobody to ask
+    made = asks("user", "create", "ann", "--role", "operator", "--password-file", str(first), "--expires", "30d")
+    assert made["role"] == "operator"
+    assert asks("user", "passwd", code=Exit.USAGE)["code"] == "E_USAGE"  # the token of the tests has none
+
+    wrong = asks("login", url, "--user", "ann", "--password-file", str(short), code=Exit.NOT_ALLOWED)
+    assert wrong["code"] == "E_SIGN_IN"
+    assert asks("login", url, "--expires", "8h", code=Exit.USAGE)["code"] == "E_USAGE"
+    admin = os.environ["FLOTILLA_TOKEN"]
+    monkeypatch.delenv("FLOTILLA_TOKEN")
+    signed_in = asks("login", url, "--user", "ann", "--password-file", str(first), "--expires", "8h")
+    assert (signed_in["name"], signed_in["role"]) == ("ann", "operator")
+    assert asks("user", "list", code=Exit.NOT_ALLOWED)["code"] == "E_FORBIDDEN"
+    asks("device", "invite")
+    assert asks("user", "passwd", "--password-file", str(second))["name"] == "ann"
+    asks("device", "invite")  # signed in again by itself
+    assert asks("logout")["token_ended"] is True
+    assert asks("status", code=Exit.NOT_ALLOWED)["code"] == "E_UNAUTHENTICATED"
+
+    monkeypatch.setenv("FLOTILLA_TOKEN", admin)
+    assert asks("user", "set", "ann", "--role", "approver")["role"] == "approver"
+    assert asks("user", "show", "ann")["signed_in"] == []
+    assert asks("user", "passwd", "ann", "--password-file", str(first))["name"] == "ann"
+    assert asks("user", "revoke", "ann", code=Exit.USAGE)["code"] == "E_CONFIRM"
+    assert asks("user", "revoke", "ann", "--yes")["state"] == "revoked"
+    assert asks("user", "revoke", "nobody", "--yes", code=Exit.NOT_FOUND)["code"] == "E_NOT_FOUND"
+    (row,) = asks("user", "list")["items"]
+    assert (row["name"], row["state"]) == ("ann", "revoked")
+    said = {(one["actor"], one["action"]) for one in asks("audit", "list", "--limit", "20")["items"]}
+    assert {("ann", "invite.create"), ("ann", "user.password"), ("ann", "user.sign-out")} <= said
+
+
 def test_the_audit_shows_each_write_and_its_export_verifies(asks, tmp_path):
     asks("token", "create", "auditor", "--role", "viewer")
     assert asks("audit", "list", "--limit", "1")["items"][0]["action"] == "token.create"

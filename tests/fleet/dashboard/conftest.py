@@ -16,8 +16,9 @@ import httpx2
 import pytest
 import uvicorn
 
-from fleet.access.identify import Doorman
+from fleet.access.identify import Doorman, Limits
 from fleet.access.secrets import Pepper
+from fleet.access.sign_in import SignIns
 from fleet.api.app import create_app
 from fleet.daemon import Manager
 from fleet.devices.liveness import Patience
@@ -226,10 +227,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     manager = Manager(
         leadership=leadership,
         settings=FleetSettings(data_dir=tmp_path), database=database, clock=SystemClock(), hub=Hub(), pepper=pepper,
-        doorman=Doorman(database, pepper, timedelta(minutes=30)), depot=unused, repository=unused, director=unused,
-        online_keys=unused, link=unused, announcer=unused, ingest=unused, courier=unused, peers=unused,
+        doorman=Doorman(database, pepper, Limits(timedelta(minutes=30), timedelta(hours=12))), depot=unused,
+        repository=unused, director=unused, online_keys=unused, link=unused, announcer=unused, ingest=unused,
+        courier=unused, peers=unused,
         patience=Patience(timedelta(seconds=60), now - timedelta(days=1)), enrolments=Buckets(rate=1, burst=60),
-        sign_ins=Buckets(rate=1, burst=60), cut_off=lambda _: None, manager_url="http://fleet.campus:8420", mqtt_url="",
+        knocks=Buckets(rate=1, burst=60), sign_ins=SignIns(database, pepper, SystemClock()), cut_off=lambda _: None,
+        manager_url="http://fleet.campus:8420", mqtt_url="",
     )  # fmt: skip
     tokens = {role: f"flt_{role}" for role in ("viewer", "operator", "releaser")}
     made = World(manager, tokens)

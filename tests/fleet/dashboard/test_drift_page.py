@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 
 from fleet.dashboard import drift_views
+from fleet.store.tables import Release
 from fleet.telemetry.figures import Figure, Standing, figures, fleet_figures
 from fleet.telemetry.performance import Limits, Tally
 from shared.sketches import Latency, latency_bin
@@ -54,6 +55,21 @@ async def test_another_release_and_another_feature_can_be_chosen(world: World, c
     assert "as the reference" in page
     assert "input.contrast on all devices" in page
     assert "No window of telemetry tells yet" in page
+
+
+async def test_a_withdrawn_release_is_marked_on_both_pages(world: World, client: httpx2.AsyncClient) -> None:
+    await filled(world)
+    for page in ("/drift", "/fleet"):
+        assert "Withdrawn" not in (await client.get(page)).text
+    async with world.manager.database.write() as tx:
+        row = await tx.get_one(Release, (MODEL, "2.4.0"))
+        row.state, row.withdrawn_at, row.withdrawn_reason = "withdrawn", world.now, "sees <sevens>"
+    for page in ("/drift", "/fleet"):
+        text = (await client.get(page)).text
+        assert "Withdrawn" in text, page
+        assert "sees &lt;sevens&gt;" in text
+    told = (await client.get("/api/v1/drift")).json()["withdrawn"]
+    assert told == {f"{MODEL}@2.4.0": "sees <sevens>"}
 
 
 async def test_page_without_any_verdict_says_so(world: World, client: httpx2.AsyncClient) -> None:

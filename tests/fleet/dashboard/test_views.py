@@ -260,6 +260,15 @@ class TestFleet:
         ]  # fmt: skip
         assert [(one.left, one.width) for one in found[0][1]] == [(0.0, 250.0), (250.0, 500.0), (750.0, 250.0)]
 
+    def test_a_version_in_the_field_that_was_withdrawn_says_why(self) -> None:
+        releases = [
+            facts.Release("digits", "1.0.0", 1, "withdrawn", "sees sevens"),
+            facts.Release("digits", "1.1.0", 2, "released"),
+        ]
+        many = [device(f"d{n}", serving={"digits": version}) for n, version in enumerate(("1.0.0", "1.1.0"))]
+        found = views.fleet(fleet(devices=many, releases=releases)).versions
+        assert {one.version: one.withdrawn for one in found[0][1]} == {"1.0.0": "sees sevens", "1.1.0": None}
+
     def test_the_rollout_card(self) -> None:
         going = fleet(rollouts=(rollout("completed", "ro-2"), rollout()), deployments=(deployment("committed"),))
         card = views.fleet(going).running

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from fleet.access.roles import Actor
-from fleet.api import bundles, chunks, models, trust
+from fleet.api import bundles, chunks, models, trust, withdrawing
 from fleet.api.problems import Problem, of_error
 from fleet.cli.__main__ import cli
 from fleet.hub import Hub
@@ -65,7 +65,7 @@ class Gate:
 def application(manager: Any) -> FastAPI:
     app = FastAPI()
     app.state.manager = manager
-    for module in (bundles, chunks, models, trust):
+    for module in (bundles, chunks, models, withdrawing, trust):
         app.include_router(module.router)
 
     async def told(_request: Request, error: Exception) -> JSONResponse:

@@ -80,6 +80,41 @@ def test_a_plan_assigns_nothing_and_writes_nothing(founded, box, tmp_path):
     assert "--yes" in refused.output
 
 
+def test_a_withdrawn_release_goes_into_no_bundle_and_shows_why(founded, box, tmp_path):
+    founded.publish("1.0.0")
+    founded.publish("1.1.0")
+    founded.write(_add, "cam-1", box)
+    founded.write(_serve, "cam-1", "1.1.0")
+    assert founded.flotilla("model", "withdraw", "digits@1.1.0").exit_code == 2  # without a reason
+    withdraw = ("model", "withdraw", "digits@1.1.0", "--reason", "sees sevens")
+    plan = founded.flotilla(*withdraw, "--plan")
+    assert "digits@1.1.0 would be withdrawn" in plan.output
+    assert "serves   on cam-1, which holds no other version" in plan.output
+    refused = founded.flotilla(*withdraw)
+    assert "1 device keeps it" in refused.output
+    assert "--yes" in refused.output
+    assert founded.asks(*withdraw, "--yes")["serving"] == [{"device": "cam-1", "back_to": None, "by": None}]
+    words = ("bundle", "export", "digits@1.1.0", "--device", "cam-1", "--output", str(tmp_path / "usb"), "--yes")
+    result = founded.flotilla(*words, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["code"]) == (5, "E_WITHDRAWN")
+    shown = founded.flotilla("model", "show", "digits@1.1.0").output
+    assert "digits@1.1.0  withdrawn" in shown
+    assert "by test-admin: sees sevens" in shown
+    assert "serves on  1 device: cam-1" in shown
+    assert founded.asks("model", "list")["items"][0]["latest"] == "1.0.0"
+    states = {one["version"]: one["withdrawn"] for one in founded.asks("model", "show", "digits")["items"]}
+    assert states["1.0.0"] is None
+    assert states["1.1.0"]["reason"] == "sees sevens"
+    assert founded.asks("model", "withdraw", "digits", "1.1.0", "--undo", "--reason", "the lamp")["withdrawn"] is None
+    assert founded.asks(*words)["devices"] == ["cam-1"]
+    unknown = founded.flotilla("model", "withdraw", "digits@9.0.0", "--reason", "x", "--yes")
+    assert (unknown.exit_code, "E_RELEASE_UNKNOWN" in unknown.output) == (3, True)
+
+
+async def _serve(tx, name: str, version: str) -> None:
+    (await tx.get_one(Device, name)).serving = {"digits": version}
+
+
 WRONG = [
     (("digits@1.0.0", "--device", "cam-9", "--yes"), "E_NOT_FOUND"),
     (("digits@9.0.0", "--device", "cam-1", "--yes"), "E_NOT_FOUND"),

@@ -134,15 +134,16 @@ class World:
 
 
 class Gate:
-    """Stands for the manager's own gate: the bearer token is the role."""
+    """Stands for the manager's own gate: the bearer token is the role, or `ROLE NAME PERSON`."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            role = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
-            scope["flotilla.actor"] = Actor("ana", role, "r-1") if role else None
+            said = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
+            role, name, person = said.split() if " " in said else (said, "ana", "")
+            scope["flotilla.actor"] = Actor(name, role, "r-1", person) if role else None
             scope["flotilla.request_id"] = "r-1"
         await self._app(scope, receive, send)
 

@@ -303,6 +303,28 @@ async def test_an_emergency_needs_another_person(world: Any, api: httpx2.AsyncCl
     assert aborted.json()["state"] == "aborted"
 
 
+async def test_four_eyes_are_those_of_two_people_whatever_their_tokens_are_called(
+    world: Any, api: httpx2.AsyncClient
+) -> None:
+    def by(name: str, person: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer admin {name} {person}"}
+
+    for name in ("cam-1", "cam-2"):
+        await world.device(name)
+    for version in ("1.0.0", "2.0.0"):
+        await world.release(version)
+    asked = {"model": "digits", "version": "2.0.0", "require_approval": True}
+    made = (await api.post("/rollouts", json=asked, headers=by("ann/ci", "ann"))).json()
+    assert made["created_by"] == "ann/ci"
+    for name in ("ann", "ann/other"):
+        own = await api.post(f"/rollouts/{made['id']}/approve", headers=by(name, "ann"))
+        assert (own.status_code, own.json()["code"]) == (403, "E_OWN_APPROVAL")
+        assert own.json()["detail"].startswith("ann started")
+    other = await api.post(f"/rollouts/{made['id']}/approve", headers=by("bo/ci", "bo"))
+    assert other.json()["state"] == "running"
+    assert "Approved by bo" in str(other.json())
+
+
 async def test_rollouts_share_their_places_and_the_more_urgent_goes_first(world: Any, api: httpx2.AsyncClient) -> None:
     for name in ("cam-4", "cam-5", "cam-6", "cam-7"):
         await world.device(name)

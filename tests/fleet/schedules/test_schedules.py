@@ -62,6 +62,17 @@ async def test_a_schedule_becomes_a_rollout_at_its_time_and_ends_with_it(world: 
     assert any(f"started {found['rollout']}" in text for text in await world.texts())
 
 
+async def test_whose_schedule_it_was_does_not_approve_what_came_of_it(world: Later, api: httpx2.AsyncClient) -> None:
+    await fleet(world)
+    made = await scheduled(api, require_approval=True)
+    await world.until(7200)
+    path = f"/rollouts/{(await shown(api, made['id']))['rollout']}/approve"
+    own = await api.post(path)
+    assert (own.status_code, own.json()["code"]) == (403, "E_OWN_APPROVAL")
+    other = await api.post(path, headers={"Authorization": "Bearer approver bo bo"})
+    assert other.json()["state"] == "running"
+
+
 async def test_two_managers_make_one_rollout_of_it(world: Later, api: httpx2.AsyncClient) -> None:
     await fleet(world)
     await scheduled(api)
