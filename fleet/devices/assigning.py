@@ -59,7 +59,8 @@ async def assign(
     Raises:
         WithdrawnError: no device is given this release any more.
     """
-    standing.check_given(release)
+    if order.activate != "never":
+        standing.check_given(release)
     version = device.assignment + 1
     device.assigned = director.assign(
         device=device.id, box_key=device.box_key, release=release, order=order, version=version, now=now
@@ -70,12 +71,12 @@ async def assign(
 
 
 def assigned_release(device: Device) -> tuple[str, str] | None:
-    """(model, version) that the newest assignment of `device` names."""
+    """(model, version) that the newest assignment of `device` gives it; None when that calls it off."""
     if device.assigned is None:
         return None
     targets = json.loads(device.assigned)["signed"]["targets"].values()
     custom = next(iter(targets))["custom"]
-    return str(custom["model"]), str(custom["version"])
+    return None if custom.get("activate") == "never" else (str(custom["model"]), str(custom["version"]))
 
 
 def other_good_slot(slots: list[Any], serving: dict[str, Any], model: str | None) -> tuple[str, str]:

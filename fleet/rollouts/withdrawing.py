@@ -156,15 +156,18 @@ def _stopping(why: str, *, back: bool) -> changing.Change:
 
 
 async def _called_off(tx: AsyncSession, director: Director, found: Survey, now: datetime) -> tuple[str, ...]:
-    """Devices that were away get the order to serve what they serve. One that serves nothing gets none; it is not told
-    of the release again."""
-    done = []
+    """Devices that were away get the order to serve what they serve. Where that is nothing, or withdrawn itself, the
+    release is called off."""
+    done, release = [], await _release(tx, found.model, found.version)
     for device in await served.still_told(tx, found.model, found.version):
         version = device.serving.get(found.model)
         other = await releases.find(tx, found.model, version) if version is not None else None
         if other is not None and other.withdrawn_at is None:
             await assigning.assign(tx, director, device, other, now=now)
-            done.append(device.id)
+        else:
+            off = assigning.Order(activate="never")
+            await assigning.assign(tx, director, device, release, off, now=now)
+        done.append(device.id)
     return tuple(done)
 
 

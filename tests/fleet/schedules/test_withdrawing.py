@@ -153,7 +153,8 @@ async def test_a_device_that_was_away_gets_another_order_and_never_the_release(
     found = await withdrawn(api)
     assert found["told"] == ["cam-1", "cam-2"]
     assert await newest(world, "cam-1") == "1.0.0"
-    assert world.announcer.devices == ["cam-1"]
+    assert await newest(world, "cam-2") == ""  # called off: there is nothing that it could stay with
+    assert world.announcer.devices == ["cam-1", "cam-2"]
     told = Told()
     announcer = Announcer(world.database, world.director)
     announcer.attach(told)  # type: ignore[arg-type]
@@ -161,7 +162,15 @@ async def test_a_device_that_was_away_gets_another_order_and_never_the_release(
         tx.add(tables.Metadata(role="timestamp", version=1, data=b"{}"))
     await announcer.announce("cam-1")
     await announcer.announce("cam-2")
-    assert [(topic.split("/")[2], bool(payload)) for topic, payload in told.said] == [("cam-1", True), ("cam-2", False)]
+    assert [(topic.split("/")[2], b"never" in payload) for topic, payload in told.said] == [
+        ("cam-1", False), ("cam-2", True)
+    ]  # fmt: skip
+    async with world.database.write() as tx:  # an order of before, if nothing else took its place
+        device = await tx.get_one(tables.Device, "cam-2")
+        device.assigned = str(device.assigned).replace('"never"', '"now"')
+    told.said.clear()
+    await announcer.announce("cam-2")
+    assert [payload for _, payload in told.said] == [b""]
 
 
 class Told:
