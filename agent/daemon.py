@@ -17,7 +17,7 @@ import logging
 import secrets
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -215,7 +215,6 @@ class Agent:
                 await self._driver.booted()
                 self._booted = True
                 self._begin.say("serving")
-                watchdog.write_endpoints(self._settings.state_dir / "endpoints.json", self._device, self._endpoints)
                 for name, part in self._parts(self._endpoints).items():
                     tasks.create_task(self._alone(name, part), name=name)
         except* _Stopped:
@@ -237,7 +236,16 @@ class Agent:
             "uplink": self._uplink.run(),
             "control": control.serve(self._settings.state_dir, actions),
             "watchdog": watchdog.run(endpoints, self._serving.replace_front),
+            "endpoints": self._write_endpoints(endpoints),
         }
+
+    async def _write_endpoints(self, endpoints: Endpoints) -> None:
+        """For applications; again when the gRPC door opens late."""
+        path = self._settings.state_dir / "endpoints.json"
+        watchdog.write_endpoints(path, self._device, endpoints)
+        if endpoints.grpc is None:
+            self._endpoints = replace(endpoints, grpc=await self._serving.grpc_opened())
+            watchdog.write_endpoints(path, self._device, self._endpoints)
 
     async def _alone(self, name: str, part: Coroutine[None, None, None]) -> None:
         """Let `part` fail by itself if the machine is at fault: what serves goes on serving."""

@@ -26,7 +26,7 @@ class Door:
         self._settings = settings
         self._front = front
         self._port = settings.grpc_port
-        self._settled = asyncio.Event()
+        self._settled, self._open = asyncio.Event(), asyncio.Event()
         self.address: str | None = None
         self._child = Child(
             "gRPC door",
@@ -53,8 +53,13 @@ class Door:
         try:
             await asyncio.wait_for(self._settled.wait(), _START_SECONDS)
         except TimeoutError:
-            logger.warning("the gRPC door does not come up; HTTP serves alone")
+            logger.warning("the gRPC door is not up yet; HTTP serves alone")
         return self.address
+
+    async def opened(self) -> str:
+        """The address, once the door is open for the first time, however late."""
+        await self._open.wait()
+        return str(self.address)
 
     def _arguments(self) -> tuple[Sequence[str], Sequence[int]]:
         settings = {
@@ -69,6 +74,7 @@ class Door:
         if "up" in news:
             self._port = int(news["up"])  # a door that is opened again is found where it was
             self.address = _joined(self._settings.grpc_host, self._port)
+            self._open.set()
             logger.info("gRPC door is open address=%s", self.address)
         else:
             logger.error("gRPC door cannot open: %s; set another serving.grpc_port", news["failed"])

@@ -150,6 +150,11 @@ class Serving:
         assert self._door is not None  # noqa: S101 - likewise
         return replace(self._listeners.endpoints, grpc=await self._door.settled())
 
+    async def grpc_opened(self) -> str:
+        """Where the gRPC door is, once it is open; perhaps never."""
+        assert self._door is not None  # noqa: S101 - made before anything has started
+        return await self._door.opened()
+
     async def open(self) -> None:
         """Let clients in: what `run` was told to keep closed. Repeating it is harmless."""
         self._opened = True

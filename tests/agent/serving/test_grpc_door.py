@@ -4,6 +4,7 @@ import asyncio
 import os
 import queue
 import signal
+import socket
 import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -215,6 +216,18 @@ async def test_without_the_packages_only_the_door_is_missing(tmp_path: Path, mon
     async with endpoint(tmp_path, grpc_port=0) as found:
         assert found.endpoints.grpc is None
         assert pids("grpc_door") == []
+
+
+async def test_a_door_that_opens_late_is_told_when_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def too_late(_: door.Door) -> str | None:
+        return None
+
+    monkeypatch.setattr(door.Door, "settled", too_late)
+    async with endpoint(tmp_path, grpc_port=0) as found:
+        assert found.endpoints.grpc is None
+        address = await found.serving.grpc_opened()
+        with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1]))):
+            pass
 
 
 async def test_a_taken_port_costs_only_the_door(running: Running, tmp_path: Path) -> None:
