@@ -31,6 +31,7 @@ from tests.bench.swap import Window, gap_ms, idle, memory_bytes, swap
 
 RATE: Final = 200.0
 PAUSE_SECONDS: Final = 0.0005  # between two runs, about what a request takes on its ways: processors and card cool down
+GAP_MS: Final = 20.0  # of one swap, beyond what is usual without any: as on the processor
 _MIB: Final = 2**20
 _THERE: Final = "import ctypes, sys; sys.exit(ctypes.CDLL('libcuda.so.1').cuInit(0))"
 
@@ -205,8 +206,10 @@ def judged(
             "of all": round(max(gaps), 1), "idle": median(usual), "longest idle": round(max(usual), 1),
             "takes": median([window.milliseconds for window in parts]),
         }))  # fmt: skip
+    longest = max(gap_ms(seen, window) for window in windows) - median(usual)
     return [
         *found,
+        Result("longest gap of all swaps, beyond the usual", round(longest, 1), "ms", GAP_MS),
         Result(f"card's memory after {count} swaps against before", grown["card"] / _MIB, "MiB", 32),
         Result("  host's", grown["host"] / _MIB, "MiB", 32),
     ]
