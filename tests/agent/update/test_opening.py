@@ -1,5 +1,6 @@
 """Fetched and tested ahead, swapped inside the window, told to everybody."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from agent.update.lifecycle import Draft
 from shared.clock import SystemClock
 from shared.messages import Phase
 from tests.simulators.release_repository import ReleaseRepository
-from tests.simulators.updating_device import Device, with_settings
+from tests.simulators.updating_device import WAIT_SECONDS, Device, with_settings
 
 
 class Shifted(SystemClock):
@@ -113,23 +114,28 @@ async def test_a_swap_that_had_begun_is_watched_to_its_end_outside_of_the_window
         if name == "swap":
             raise Cut
 
+    async with device.on():
+        await device.install(repository.publish("digits", "1.0.0", models[0]))
     clock.ahead = timedelta(hours=2, minutes=2)
+    device._mark = cut  # type: ignore[method-assign]
 
     async def until_the_cut() -> None:
         async with device.on():
-            await device.install(repository.publish("digits", "1.0.0", models[0]))
-            device._mark = cut  # type: ignore[method-assign]
             await device.assign(repository.publish("digits", "1.1.0", models[1]), window=in_two_hours())
             await device.end()
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.raises(BaseExceptionGroup) as caught:
         await until_the_cut()
+    assert caught.group_contains(Cut)
     device._mark = mark  # type: ignore[method-assign]
     device.reports.clear()
     clock.ahead = timedelta(hours=8)
     async with device.on():
         await device.until(lambda: device.serves("1.1.0"))
-        device.traffic(200, correct=True)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not any(draft.phase.final for draft in device.reports):
+                device.traffic(200, correct=True)  # it counts from the moment on when it is watched again
+                await asyncio.sleep(0.01)
         assert (await device.end()).phase is Phase.COMMITTED
         assert told(device) == []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, inspect, select, text
 
 from fleet.access.roles import system
 from fleet.backups import examining, rows
@@ -227,17 +227,34 @@ def changed(path: Path, change: Callable[[str, dict[str, Any], bytes], tuple[dic
     return target
 
 
+async def columns_of(revision: str, path: Path) -> dict[str, set[str]]:
+    """By table, what a database of this revision has."""
+    found: dict[str, set[str]] = {}
+
+    def look(connection: Connection) -> None:
+        known = inspect(connection)
+        found.update({name: {each["name"] for each in known.get_columns(name)} for name in known.get_table_names()})
+
+    await Database(f"sqlite+aiosqlite:///{path}").rebuild(revision, lambda connection: connection.run_sync(look))
+    return found
+
+
 def test_the_backup_of_an_older_version_is_brought_to_todays_form(back_up: BackUp, tmp_path: Path) -> None:
-    def older(kind: str, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+    then = asyncio.run(columns_of("0135", tmp_path / "then.sqlite"))
+    assert "sources" not in then["deployments"]  # came with 0140
+
+    def older(kind: str, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
         if kind == "head":
             return {**header, "revision": "0135"}, payload
-        if kind != "rows" or header["name"] != "deployments":
+        if kind != "rows":
             return header, payload
+        if header["name"] not in then:
+            return None
         form = rows.Form.read(header)
-        columns = {name: known for name, known in form.columns.items() if name != "sources"}  # came with 0140
-        then = rows.Form("deployments", columns)
-        lines = [then.line([row[name] for name in columns]) for row in form.rows(payload)]
-        return {**then.header(), "rows": len(lines)}, rows.compressed(lines)
+        columns = {name: known for name, known in form.columns.items() if name in then[form.name]}
+        old = rows.Form(form.name, columns)
+        lines = [old.line([row[name] for name in columns]) for row in form.rows(payload)]
+        return {**old.header(), "rows": len(lines)}, rows.compressed(lines)
 
     settings = settings_for(tmp_path / "new")
     restore(changed(back_up(), older), settings)
